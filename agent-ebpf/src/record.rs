@@ -1,0 +1,217 @@
+//! Records of the ring buffer and values of the maps.
+
+use core::mem::size_of;
+
+/// Size classes of a data record's payload, smallest first. The verifier wants each reservation to have a constant size;
+/// a chunk takes the smallest class that holds it, a longer one is cut to the last class and its true length kept.
+///
+/// PostgreSQL sends from an 8 KiB buffer (`PQ_SEND_BUFFER_SIZE`, backend/libpq/pqcomm.c) and MySQL from one of
+/// 16 KiB (`net_buffer_length`), so the last class holds every chunk that either writes by default.
+pub const PAYLOAD_CLASSES: [usize; 4] = [256, 1024, 4096, 16384];
+
+/// The most bytes that one record can carry.
+pub const MAX_PAYLOAD: usize = PAYLOAD_CLASSES[PAYLOAD_CLASSES.len() - 1];
+
+/// What a record is. Values of [`RecordHeader::kind`].
+pub mod kind {
+    /// Bytes that the server read or wrote; the payload follows the header.
+    pub const DATA: u16 = 1;
+    /// The server saw the end of a connection (read returned 0 or an error other than "try again").
+    pub const CLOSE: u16 = 2;
+    /// A process began to run another executable (`sched_process_exec`).
+    pub const EXEC: u16 = 3;
+    /// The last thread of a process ended (`sched_process_exit` of the group leader).
+    pub const EXIT: u16 = 4;
+    /// A watched server created a process (`sched_process_fork`); `conn` holds the parent's process id.
+    pub const FORK: u16 = 5;
+}
+
+/// Direction of [`kind::DATA`], seen from the server. Values of [`RecordHeader::direction`].
+pub mod direction {
+    /// The server read: a request.
+    pub const REQUEST: u8 = 0;
+    /// The server wrote: a response.
+    pub const RESPONSE: u8 = 1;
+}
+
+/// Bits of [`RecordHeader::flags`].
+pub mod flags {
+    /// The bytes were taken at the server's own I/O boundary, so they are clear text even if the session is encrypted.
+    pub const BOUNDARY: u8 = 1;
+    /// The payload could not be read from the process (page not present): only its length is known.
+    pub const UNREADABLE: u8 = 2;
+}
+
+/// Causes of loss. Index into the per-CPU array `LOSSES`.
+pub mod loss {
+    /// The ring buffer was full when a data record was reserved.
+    pub const RING_FULL_DATA: u32 = 0;
+    /// The ring buffer was full when a process record was reserved.
+    pub const RING_FULL_PROCESS: u32 = 1;
+    /// The bytes in the server's memory could not be read.
+    pub const UNREADABLE: u32 = 2;
+    /// A chunk was longer than [`super::MAX_PAYLOAD`] and was cut.
+    pub const TRUNCATED: u32 = 3;
+    /// The connection's identity (its socket) could not be resolved.
+    pub const NO_SOCKET: u32 = 4;
+    /// The saved arguments of a read were not there on its return.
+    pub const NO_ENTRY: u32 = 5;
+    /// Number of causes.
+    pub const COUNT: u32 = 6;
+    /// Names of the causes, as metrics and messages show them.
+    pub const NAMES: [&str; COUNT as usize] =
+        ["ring_full_data", "ring_full_process", "unreadable", "truncated", "no_socket", "no_entry"];
+}
+
+/// What stands before each record in the ring buffer. All integers are in the host's byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// One of [`kind`].
+    pub kind: u16,
+    /// One of [`direction`]; 0 where it has no meaning.
+    pub direction: u8,
+    /// Bits of [`flags`].
+    pub flags: u8,
+    /// Slot of the watched server, as userspace put it into `TARGETS`.
+    pub target: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Connection: inode number of the server's socket (the number shown in /proc/PID/fd and /proc/net).
+    pub conn: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds: for a request, when the read returned; for a response, when the write began.
+    pub at: u64,
+    /// Number of this record on its connection, both directions together, counting lost ones too; wraps.
+    pub seq: u32,
+    /// Bytes of payload that follow the header.
+    pub captured: u32,
+    /// Bytes that the server really read or wrote; at least `captured`.
+    pub true_len: u32,
+    /// Address family of the socket (`AF_UNIX` 1, `AF_INET` 2, `AF_INET6` 10), 0 if unknown.
+    pub family: u16,
+    /// Explicit padding, always 0.
+    pub reserved: u16,
+}
+
+/// Size of the header in bytes.
+pub const HEADER_LEN: usize = size_of::<RecordHeader>();
+const _: () = assert!(HEADER_LEN == 48);
+
+/// A record, decoded in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The header.
+    pub header: RecordHeader,
+    /// `header.captured` bytes.
+    pub payload: &'a [u8],
+}
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Fewer bytes than a header.
+    Short,
+    /// The header promises more payload than there is.
+    Payload,
+    /// The kind is not one of [`kind`].
+    Kind,
+    /// `captured` is greater than `true_len`.
+    Length,
+}
+
+/// Reads one record as it lies in the ring buffer.
+pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
+    let (head, rest) = bytes.split_at_checked(HEADER_LEN).ok_or(DecodeError::Short)?;
+    let u16_at = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
+    let u32_at = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let u64_at = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&head[at..at + 8]);
+        u64::from_ne_bytes(word)
+    };
+    let header = RecordHeader {
+        kind: u16_at(0),
+        direction: head[2],
+        flags: head[3],
+        target: u32_at(4),
+        tgid: u32_at(8),
+        tid: u32_at(12),
+        conn: u64_at(16),
+        at: u64_at(24),
+        seq: u32_at(32),
+        captured: u32_at(36),
+        true_len: u32_at(40),
+        family: u16_at(44),
+        reserved: u16_at(46),
+    };
+    if !(kind::DATA..=kind::FORK).contains(&header.kind) {
+        return Err(DecodeError::Kind);
+    }
+    if header.captured > header.true_len {
+        return Err(DecodeError::Length);
+    }
+    let payload = rest.get(..header.captured as usize).ok_or(DecodeError::Payload)?;
+    Ok(Record { header, payload })
+}
+
+/// Value of `TARGETS`: what the kernel must know of a watched process (key: its process id).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Slot of the server, given by userspace.
+    pub slot: u32,
+    /// One of [`strategy`]: only that family of hooks speaks for this server.
+    pub strategy: u32,
+}
+
+/// Which family of hooks captures a server. Values of [`Target::strategy`].
+pub mod strategy {
+    /// Nothing is captured; forks and exits are still followed.
+    pub const NONE: u32 = 0;
+    /// Uprobes at the server's own I/O functions.
+    pub const BOUNDARY: u32 = 1;
+    /// Socket tracepoints `sock_send_length` and `sock_recv_length`.
+    pub const SOCKET: u32 = 2;
+    /// System-call tracepoints of `sendto` and `recvfrom`.
+    pub const SYSCALL: u32 = 3;
+}
+
+/// Byte offsets of kernel structure members, read from the running kernel's BTF by userspace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+    /// `fdtable.max_fds`
+    pub fdtable_max_fds: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_ino`
+    pub inode_ino: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_socket`
+    pub sock_socket: u32,
+    /// `sock.__sk_common.skc_family`
+    pub sock_family: u32,
+    /// `socket_alloc.vfs_inode`: the inode lies that far behind the socket it belongs to.
+    pub socket_alloc_inode: u32,
+    /// `msghdr.msg_iter`-independent: `iov` of a user `struct iovec` is fixed by the ABI; kept for alignment.
+    pub reserved: u32,
+    /// `task_struct.group_leader`-independent thread check: `signal_struct.live`
+    pub signal_live: u32,
+}

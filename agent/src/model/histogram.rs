@@ -1,0 +1,144 @@
+//! Latency histogram: OTLP exponential, scale 3, over seconds; see [`agent_ebpf::histogram`] for the buckets.
+
+use std::time::Duration;
+
+use agent_ebpf::histogram::{BUCKETS, bucket, upper_bound};
+
+/// Counts per bucket, stored only between the lowest and the highest bucket in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    first: usize,
+    counts: Vec<u64>,
+    count: u64,
+    sum_nanos: u128,
+    min_nanos: u64,
+    max_nanos: u64,
+}
+
+impl Histogram {
+    /// Adds one duration.
+    pub fn record(&mut self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.add_bucket(bucket(nanos), 1);
+        self.min_nanos = if self.count == 0 { nanos } else { self.min_nanos.min(nanos) };
+        self.max_nanos = self.max_nanos.max(nanos);
+        self.count += 1;
+        self.sum_nanos += u128::from(nanos);
+    }
+
+    fn add_bucket(&mut self, index: usize, count: u64) {
+        if self.counts.is_empty() {
+            self.first = index;
+            self.counts.push(0);
+        } else if index < self.first {
+            let missing = self.first - index;
+            self.counts.splice(0..0, std::iter::repeat_n(0, missing));
+            self.first = index;
+        } else if index >= self.first + self.counts.len() {
+            self.counts.resize(index - self.first + 1, 0);
+        }
+        self.counts[index - self.first] += count;
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Histogram) {
+        if other.count == 0 {
+            return;
+        }
+        for (index, count) in other.buckets() {
+            self.add_bucket(index, count);
+        }
+        self.min_nanos = if self.count == 0 { other.min_nanos } else { self.min_nanos.min(other.min_nanos) };
+        self.max_nanos = self.max_nanos.max(other.max_nanos);
+        self.count += other.count;
+        self.sum_nanos += other.sum_nanos;
+    }
+
+    /// Number of durations.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Sum of all durations.
+    pub fn sum(&self) -> Duration {
+        let secs = u64::try_from(self.sum_nanos / 1_000_000_000).unwrap_or(u64::MAX);
+        Duration::new(secs, (self.sum_nanos % 1_000_000_000) as u32)
+    }
+
+    /// Shortest duration, exact; zero if there is none.
+    pub fn min(&self) -> Duration {
+        Duration::from_nanos(self.min_nanos)
+    }
+
+    /// Longest duration, exact; zero if there is none.
+    pub fn max(&self) -> Duration {
+        Duration::from_nanos(self.max_nanos)
+    }
+
+    /// Mean; zero if there is none.
+    pub fn mean(&self) -> Duration {
+        match self.count {
+            0 => Duration::ZERO,
+            count => Duration::from_nanos((self.sum_nanos / u128::from(count)) as u64),
+        }
+    }
+
+    /// Non-empty span as (bucket, count), lowest first; buckets in between may be zero. Bucket `b` has OTLP index `b + OFFSET`.
+    pub fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.counts.iter().enumerate().map(|(at, count)| (self.first + at, *count))
+    }
+
+    /// Quantile `q` in 0..=1, interpolated within its bucket (error at most the bucket's width, 9 %); zero if there is none.
+    pub fn quantile(&self, q: f64) -> Duration {
+        if self.count == 0 {
+            return Duration::ZERO;
+        }
+        let rank = (q.clamp(0.0, 1.0) * self.count as f64).max(1.0);
+        let mut below = 0u64;
+        for (index, count) in self.buckets() {
+            if count > 0 && (below + count) as f64 >= rank {
+                let low = if index == 0 { 0 } else { upper_bound(index - 1) };
+                let high = if index == BUCKETS - 1 { self.max_nanos } else { upper_bound(index) };
+                let within = (rank - below as f64) / count as f64;
+                let nanos = low as f64 + (high.saturating_sub(low)) as f64 * within;
+                return Duration::from_nanos((nanos as u64).clamp(self.min_nanos, self.max_nanos));
+            }
+            below += count;
+        }
+        self.max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_within_a_bucket_of_the_truth() {
+        let mut histogram = Histogram::default();
+        for micros in 1..=10_000u64 {
+            histogram.record(Duration::from_micros(micros));
+        }
+        for (q, truth) in [(0.01, 100.0), (0.5, 5_000.0), (0.99, 9_900.0)] {
+            let got = histogram.quantile(q).as_secs_f64() * 1e6;
+            assert!((got / truth - 1.0).abs() < 0.0906, "q{q}: {got} µs, truth {truth} µs");
+        }
+        assert_eq!(histogram.max(), Duration::from_micros(10_000));
+        assert_eq!(histogram.mean(), Duration::from_nanos(5_000_500));
+    }
+
+    #[test]
+    fn merge_equals_recording_everything_in_one() {
+        let (mut a, mut b, mut all) = (Histogram::default(), Histogram::default(), Histogram::default());
+        for micros in [3, 70_000, 12, 900, 5] {
+            a.record(Duration::from_micros(micros));
+            all.record(Duration::from_micros(micros));
+        }
+        for micros in [1, 2_000_000, 12] {
+            b.record(Duration::from_micros(micros));
+            all.record(Duration::from_micros(micros));
+        }
+        a.merge(&b);
+        assert_eq!(a, all);
+    }
+}

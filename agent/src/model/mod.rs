@@ -1,0 +1,22 @@
+//! What flows through the agent. Plain data: imports nothing of ours but the kernel contract's histogram.
+
+pub mod digest;
+pub mod histogram;
+pub mod instance;
+pub mod names;
+pub mod session;
+pub mod snapshot;
+pub mod statement;
+pub mod time;
+pub mod verdict;
+
+pub use digest::Digest;
+pub use histogram::Histogram;
+pub use instance::{Container, Engine, Instance, Listen, ServerKey};
+pub use session::{SessionInfo, SessionState};
+pub use snapshot::{
+    AgentStats, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, StatementStats, WireState,
+};
+pub use statement::{Code, Kind, Statement, StatementText, Status, Text};
+pub use time::Timestamp;
+pub use verdict::Verdict;

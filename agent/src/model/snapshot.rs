@@ -1,0 +1,178 @@
+//! The state of everything at one moment: what exporters, `top`, `discover` and the health endpoints render.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+
+use super::{Code, Digest, Histogram, Instance, Verdict};
+
+/// Statistics of one (instance, database, user, fingerprint), cumulative since the agent found it.
+#[derive(Clone, Debug, Default)]
+pub struct StatementStats {
+    /// Durations of executions that succeeded. Its count is the number of them.
+    pub ok: Histogram,
+    /// Durations of executions that failed, by error code, at most [`StatementStats::MAX_CODES`]; `None` holds what ended without a code and what is beyond the bound.
+    pub failed: BTreeMap<Option<Code>, Histogram>,
+    /// Time to the first byte of the response.
+    pub first_byte: Histogram,
+    /// Rows sent to clients.
+    pub rows_sent: u64,
+    /// Rows inserted, updated or deleted.
+    pub rows_affected: u64,
+    /// Request bytes.
+    pub bytes_in: u64,
+    /// Response bytes.
+    pub bytes_out: u64,
+    /// Preparations of this text (`Parse`, `COM_STMT_PREPARE`) that were not part of an execution.
+    pub prepares: u64,
+    /// Executions whose duration is an estimate (replies that shared one write).
+    pub estimated: u64,
+    /// Executions whose text was cut by the capture limit.
+    pub truncated: u64,
+}
+
+impl StatementStats {
+    /// Bound on distinct error codes kept per statement.
+    pub const MAX_CODES: usize = 16;
+
+    /// Executions, successful or not.
+    pub fn executions(&self) -> u64 {
+        self.ok.count() + self.errors()
+    }
+
+    /// Executions that failed.
+    pub fn errors(&self) -> u64 {
+        self.failed.values().map(Histogram::count).sum()
+    }
+
+    /// All durations, successful or not.
+    pub fn durations(&self) -> Histogram {
+        let mut all = self.ok.clone();
+        self.failed.values().for_each(|histogram| all.merge(histogram));
+        all
+    }
+}
+
+/// One row of statistics.
+#[derive(Clone, Debug)]
+pub struct StatementSnapshot {
+    /// Database or schema; `None` where the connection is older than the agent.
+    pub database: Option<Arc<str>>,
+    /// Database user; `None` likewise.
+    pub user: Option<Arc<str>>,
+    /// The normalised statement.
+    pub digest: Arc<Digest>,
+    /// The numbers.
+    pub stats: StatementStats,
+}
+
+/// Sessions by state, now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SessionCounts {
+    /// Executing a command.
+    pub active: u64,
+    /// Waiting for a command outside a transaction.
+    pub idle: u64,
+    /// Waiting for a command inside a transaction.
+    pub idle_in_transaction: u64,
+    /// Waiting for a command inside a failed transaction.
+    pub idle_in_failed_transaction: u64,
+    /// In start-up or authentication.
+    pub starting: u64,
+    /// Nothing provable seen yet.
+    pub unknown: u64,
+    /// Encrypted, compressed or otherwise not followed.
+    pub opaque: u64,
+}
+
+/// Whether and how the agent sees a server's wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WireState {
+    /// `visible` or `hidden`.
+    pub state: &'static str,
+    /// Attach strategy: `boundary`, `socket`, `syscall`, or `none`.
+    pub strategy: &'static str,
+    /// Why this strategy, or why nothing is visible.
+    pub reason: String,
+}
+
+/// One server at one moment.
+#[derive(Clone, Debug)]
+pub struct InstanceSnapshot {
+    /// Which server.
+    pub instance: Arc<Instance>,
+    /// How its wire is seen.
+    pub wire: WireState,
+    /// `unix`, `tcp`, `tcp+unix` or `none`: over what the sessions seen so far came.
+    pub transport: &'static str,
+    /// Sessions by state.
+    pub sessions: SessionCounts,
+    /// Connections accepted since the agent found the server.
+    pub connects: u64,
+    /// Connection attempts refused, by error code.
+    pub connect_failures: BTreeMap<Option<Code>, u64>,
+    /// Statements, in no order.
+    pub statements: Vec<StatementSnapshot>,
+    /// Losses that hit this server's sessions, by cause: never silently dropped.
+    pub losses: BTreeMap<&'static str, u64>,
+}
+
+impl InstanceSnapshot {
+    /// Executions over all statements.
+    pub fn executions(&self) -> u64 {
+        self.statements.iter().map(|row| row.stats.executions()).sum()
+    }
+
+    /// Errors over all statements.
+    pub fn errors(&self) -> u64 {
+        self.statements.iter().map(|row| row.stats.errors()).sum()
+    }
+
+    /// Durations over all statements.
+    pub fn durations(&self) -> Histogram {
+        let mut all = Histogram::default();
+        self.statements.iter().for_each(|row| all.merge(&row.stats.durations()));
+        all
+    }
+}
+
+/// What the agent itself costs and loses.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AgentStats {
+    /// CPU time of the agent's process, user and system.
+    pub cpu: Duration,
+    /// Run time of the eBPF programs on behalf of observed processes; `None` where kernel.bpf_stats_enabled is 0.
+    pub program_time: Option<Duration>,
+    /// Resident memory in bytes.
+    pub rss_bytes: u64,
+    /// Records read from the ring buffer.
+    pub records: u64,
+    /// Records lost, cut or refused, by cause, all servers together.
+    pub losses: BTreeMap<&'static str, u64>,
+}
+
+impl AgentStats {
+    /// Records that carried information and are gone (truncation keeps the record, so it is not one).
+    pub fn events_lost(&self) -> u64 {
+        self.losses.iter().filter(|(cause, _)| cause.starts_with("ring_full")).map(|(_, count)| count).sum()
+    }
+}
+
+/// Everything at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was taken.
+    pub at: SystemTime,
+    /// Since when cumulative values count.
+    pub start: SystemTime,
+    /// The servers that run now, ordered by engine and pid.
+    pub instances: Vec<InstanceSnapshot>,
+    /// The agent itself.
+    pub agent: AgentStats,
+    /// Kernel features and what else was probed at start, by name.
+    pub features: Vec<(&'static str, Verdict)>,
+}

@@ -1,0 +1,23 @@
+//! The Mysql machine.
+
+use super::{Direction, Event, Machine};
+use crate::model::{SessionInfo, SessionState, Timestamp};
+
+/// Follows one connection.
+#[derive(Debug, Default)]
+pub struct Mysql {
+    info: SessionInfo,
+    state: SessionState,
+}
+
+impl Machine for Mysql {
+    fn data(&mut self, _direction: Direction, _at: Timestamp, _bytes: &[u8], _true_len: usize, _out: &mut Vec<Event>) {}
+    fn gap(&mut self, _at: Timestamp, _out: &mut Vec<Event>) {}
+    fn close(&mut self, _at: Timestamp, _out: &mut Vec<Event>) {}
+    fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+    fn state(&self) -> SessionState {
+        self.state
+    }
+}

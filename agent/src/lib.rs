@@ -5,3 +5,5 @@
 pub mod model;
 pub mod sql;
 pub mod wire;
+
+pub mod capture;

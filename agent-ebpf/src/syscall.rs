@@ -56,9 +56,7 @@ impl Syscall {
     #[inline(always)]
     pub(crate) unsafe fn of(regs: *const pt_regs) -> Syscall {
         // SAFETY: by contract.
-        unsafe {
-            Syscall { number: (*regs).orig_rax, arguments: [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10] }
-        }
+        unsafe { Syscall { number: (*regs).orig_rax, arguments: [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10] } }
     }
 
     /// From the registers saved at its entry. `syscallno` and `orig_x0` follow `user_pt_regs` in struct pt_regs, arch/arm64/include/asm/ptrace.h.
@@ -71,10 +69,7 @@ impl Syscall {
         let words = regs.cast::<u64>();
         // SAFETY: by contract; x8 holds the number at entry and is preserved.
         unsafe {
-            Syscall {
-                number: *words.add(8),
-                arguments: [*words.add(34), *words.add(1), *words.add(2), *words.add(3)],
-            }
+            Syscall { number: *words.add(8), arguments: [*words.add(34), *words.add(1), *words.add(2), *words.add(3)] }
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The way of the data and who may import whom stand in docs/ARCHITECTURE.md.
 
+pub mod aggregate;
+pub mod capture;
 pub mod model;
 pub mod sql;
 pub mod wire;
-
-pub mod capture;

@@ -214,13 +214,7 @@ impl Control {
         Some(self.begin(slot, instance, children, plan))
     }
 
-    fn begin(
-        &mut self,
-        slot: u32,
-        instance: &Instance,
-        children: impl FnOnce() -> Vec<u32>,
-        plan: Plan,
-    ) -> WireState {
+    fn begin(&mut self, slot: u32, instance: &Instance, children: impl FnOnce() -> Vec<u32>, plan: Plan) -> WireState {
         let hidden = |reason: String| WireState { state: "hidden", strategy: "none", reason };
         let target = Target { slot, strategy: plan.strategy.code(), ports: ports(instance) };
         if let Err(error) = self.attach(slot, &plan) {

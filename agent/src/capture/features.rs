@@ -57,7 +57,8 @@ impl Features {
 }
 
 /// What a person can do about missing privileges.
-const PRIVILEGES: &str = "run as root, or grant CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SYS_RESOURCE and CAP_DAC_READ_SEARCH";
+const PRIVILEGES: &str =
+    "run as root, or grant CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SYS_RESOURCE and CAP_DAC_READ_SEARCH";
 
 /// The verdict that an error amounts to.
 pub(super) fn verdict(what: &str, error: &(dyn std::error::Error + 'static)) -> Verdict {
@@ -83,9 +84,13 @@ pub(super) fn verdict(what: &str, error: &(dyn std::error::Error + 'static)) -> 
     let text = format!("{what}: {text}");
     match os {
         Some(libc::EPERM | libc::EACCES) if !privileged() => Verdict::Denied(format!("{text}; {PRIVILEGES}")),
-        Some(libc::EPERM) => Verdict::Unsupported(format!("{text} (refused although privileged: a kernel in lockdown or one without this hook)")),
+        Some(libc::EPERM) => Verdict::Unsupported(format!(
+            "{text} (refused although privileged: a kernel in lockdown or one without this hook)"
+        )),
         Some(libc::ENOENT | libc::EOPNOTSUPP) => Verdict::Unsupported(text),
-        _ if text.contains("unknown BTF type") => Verdict::Unsupported(format!("{text} (this kernel has no such tracepoint)")),
+        _ if text.contains("unknown BTF type") => {
+            Verdict::Unsupported(format!("{text} (this kernel has no such tracepoint)"))
+        }
         _ => Verdict::Broken(text),
     }
 }

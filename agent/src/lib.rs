@@ -2,6 +2,9 @@
 //!
 //! The way of the data and who may import whom stand in docs/ARCHITECTURE.md.
 
+pub mod aggregate;
+pub mod capture;
+pub mod config;
 pub mod model;
 pub mod sql;
 pub mod wire;

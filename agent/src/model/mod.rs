@@ -4,6 +4,7 @@ pub mod digest;
 pub mod histogram;
 pub mod instance;
 pub mod names;
+pub mod problem;
 pub mod session;
 pub mod snapshot;
 pub mod statement;
@@ -13,6 +14,7 @@ pub mod verdict;
 pub use digest::Digest;
 pub use histogram::Histogram;
 pub use instance::{Container, Engine, Instance, Listen, ServerKey};
+pub use problem::Problem;
 pub use session::{SessionInfo, SessionState};
 pub use snapshot::{
     AgentStats, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, StatementStats, WireState,

@@ -1,0 +1,5 @@
+//! Statistics per statement and session.
+
+mod config;
+
+pub use config::Config;

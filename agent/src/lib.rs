@@ -4,6 +4,7 @@
 
 pub mod aggregate;
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod sql;

@@ -42,11 +42,7 @@ const POLL_INTERVALS: std::ops::RangeInclusive<HumanDuration> =
 
 impl Default for Config {
     fn default() -> Config {
-        Config {
-            strategy: Strategy::Auto,
-            ring_bytes: 8 * 1024 * 1024,
-            poll_interval: HumanDuration::from_millis(5),
-        }
+        Config { strategy: Strategy::Auto, ring_bytes: 8 * 1024 * 1024, poll_interval: HumanDuration::from_millis(5) }
     }
 }
 

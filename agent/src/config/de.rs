@@ -32,6 +32,8 @@ pub(super) enum Kind {
     UnknownKey(&'static [&'static str]),
     /// The node has no such key.
     MissingKey(&'static str),
+    /// The value is no whole number, or none within the range of its type.
+    Integer { found: Option<Type>, min: i128, max: i128 },
     /// The value does not fit; the text is ours.
     Value { reason: String, hint: Option<String> },
     /// The value does not fit; the text is of the type that was to be read.
@@ -46,7 +48,6 @@ impl Error {
     fn expected(expected: impl fmt::Display, found: Type) -> Error {
         Error::value(format!("expected {expected}, found {found}"), None)
     }
-
 }
 
 impl fmt::Display for Error {
@@ -54,6 +55,7 @@ impl fmt::Display for Error {
         match &self.kind {
             Kind::UnknownKey(_) => f.write_str("unknown key"),
             Kind::MissingKey(key) => write!(f, "lacks the key `{key}`"),
+            Kind::Integer { min, max, .. } => write!(f, "expected a whole number from {min} to {max}"),
             Kind::Value { reason, .. } | Kind::Custom(reason) => f.write_str(reason),
         }
     }
@@ -69,6 +71,7 @@ impl de::Error for Error {
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Error {
         let found = match unexpected {
+            Unexpected::Other(found) => return Error::value(format!("expected {expected}, found {found}"), None),
             Unexpected::Bool(_) => Type::Boolean,
             Unexpected::Unsigned(_) | Unexpected::Signed(_) => Type::Integer,
             Unexpected::Float(_) => Type::Float,
@@ -151,6 +154,10 @@ impl<'a> NodeDeserializer<'a> {
     /// The scalar that stands here or is referred to.
     fn scalar(self, expected: impl fmt::Display) -> Result<Scalar<'a>, Error> {
         if let Value::Scalar { text, .. } = &self.node.value {
+            if text.starts_with("${") && text.ends_with('}') {
+                let hint = "write `{ env: NAME }`".to_owned();
+                return Err(Error::value("`${...}` is not replaced here", Some(hint)));
+            }
             return Ok(Scalar { text: text.into(), kind: Some(self.node.kind()) });
         }
         let Some((place, name)) = self.reference() else {
@@ -175,14 +182,18 @@ impl<'a> NodeDeserializer<'a> {
         }
     }
 
-    fn integer<T: TryFrom<i128> + fmt::Display>(self, min: T, max: T) -> Result<T, Error> {
-        let range = format!("a whole number from {min} to {max}");
-        let scalar = self.scalar(&range)?;
+    fn integer<T: TryFrom<i128> + Into<i128>>(self, min: T, max: T) -> Result<T, Error> {
+        let (min, max) = (min.into(), max.into());
+        let error = |found| Error { node: None, kind: Kind::Integer { found, min, max } };
+        if self.node.kind() == Type::List || (self.node.kind() == Type::Map && self.reference().is_none()) {
+            return Err(error(Some(self.node.kind())));
+        }
+        let scalar = self.scalar("a whole number")?;
         if !scalar.may_be(Type::Integer) {
-            return Err(Error::expected(range, scalar.found()));
+            return Err(error(scalar.kind));
         }
         let parsed = scalar.text.trim().parse::<i128>().ok().and_then(|number| T::try_from(number).ok());
-        parsed.ok_or_else(|| Error::value(format!("expected {range}"), None))
+        parsed.ok_or_else(|| error(None))
     }
 
     fn boolean(self) -> Result<bool, Error> {
@@ -208,10 +219,8 @@ impl<'a> NodeDeserializer<'a> {
         if scalar.may_be(Type::String) {
             return Ok(scalar.text);
         }
-        let hint = match scalar.found() {
-            Type::Null => None,
-            _ => Some("put it in quotes".into()),
-        };
+        let any_text = expected.to_string() == "a string" && scalar.found() != Type::Null;
+        let hint = any_text.then(|| "put it in quotes".into());
         Err(Error::value(format!("expected {expected}, found {}", scalar.found()), hint))
     }
 
@@ -259,7 +268,10 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
         match self.node.kind() {
             Type::Null => visitor.visit_unit().map_err(|error: Error| self.fail(error)),
             Type::Boolean => self.deserialize_bool(visitor),
-            Type::Integer => self.deserialize_i64(visitor),
+            Type::Integer => match self.integer(i64::MIN, i64::MAX) {
+                Ok(number) => visitor.visit_i64(number).map_err(|error: Error| self.fail(error)),
+                Err(_) => self.deserialize_f64(visitor),
+            },
             Type::Float => self.deserialize_f64(visitor),
             Type::String => self.deserialize_str(visitor),
             Type::List => self.deserialize_seq(visitor),
@@ -501,11 +513,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
         self.content()?.deserialize_tuple(len, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        keys: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn struct_variant<V: Visitor<'de>>(self, keys: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
         self.content()?.deserialize_struct("", keys, visitor)
     }
 }

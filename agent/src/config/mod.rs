@@ -162,6 +162,14 @@ fn note(root: &Node, id: NodeId, error: Error, findings: &mut Vec<Finding>) -> O
     let (at, path) = (located.node.at, located.path);
     let finding = match error.kind {
         Kind::Value { reason, hint } => Finding { hint, ..Finding::at(at, path.clone(), reason) },
+        Kind::Integer { found, min, max } => {
+            let (min, max) = reference::range(&path.to_string()).unwrap_or((min, max));
+            let reason = match found {
+                Some(found) => format!("expected a whole number from {min} to {max}, found {found}"),
+                None => format!("out of range: must be from {min} to {max}"),
+            };
+            Finding::at(at, path.clone(), reason)
+        }
         Kind::Custom(reason) => Finding::at(at, path.clone(), reason),
         Kind::UnknownKey(known) => {
             let hint = unknown_key(path.last_key().unwrap_or_default(), known);

@@ -55,6 +55,13 @@ pub(super) fn keys() -> Vec<String> {
     keys
 }
 
+/// The range of the whole number at `path`, where its part gives one.
+pub(super) fn range(path: &str) -> Option<(i128, i128)> {
+    let root = generated();
+    let schema = path.split('.').try_fold(&root, |schema, key| properties(schema)?.get(key))?;
+    Some((content(schema)["minimum"].as_i128()?, content(schema)["maximum"].as_i128()?))
+}
+
 fn generated() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<Config>().to_value()

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, Tag};
 use serde::Serialize;
 
 use super::diagnostic::Finding;
@@ -189,9 +189,9 @@ impl Node {
                 Value::List(items) => {
                     items.iter().enumerate().find_map(|(index, item)| enter(item, item.at, Step::Index(index)))
                 }
-                Value::Map(entries) => entries
-                    .iter()
-                    .find_map(|entry| enter(&entry.node, entry.key_at, Step::Key(entry.key.clone()))),
+                Value::Map(entries) => {
+                    entries.iter().find_map(|entry| enter(&entry.node, entry.key_at, Step::Key(entry.key.clone())))
+                }
             }
         }
         let mut path = Vec::new();
@@ -205,12 +205,10 @@ impl Node {
         let mut at = self.at;
         for step in &path.0 {
             let next = match (&node.value, step) {
-                (Value::Map(entries), Step::Key(key)) => {
-                    entries.iter().find(|entry| entry.key == *key).map(|entry| {
-                        let collection = matches!(entry.node.value, Value::List(_) | Value::Map(_));
-                        (&entry.node, if collection { entry.key_at } else { entry.node.at })
-                    })
-                }
+                (Value::Map(entries), Step::Key(key)) => entries.iter().find(|entry| entry.key == *key).map(|entry| {
+                    let collection = matches!(entry.node.value, Value::List(_) | Value::Map(_));
+                    (&entry.node, if collection { entry.key_at } else { entry.node.at })
+                }),
                 (Value::List(items), Step::Index(index)) => items.get(*index).map(|item| (item, item.at)),
                 _ => None,
             };
@@ -239,11 +237,12 @@ impl Node {
 /// The deepest nesting that is read; the configuration itself has five levels.
 const MAX_DEPTH: usize = 32;
 
-/// Reads one document. What cannot stand (duplicate keys, anchors, tags, further documents) becomes a finding and is left out;
+/// Reads one document; one of comments alone is nothing at all. What cannot stand (duplicate keys, anchors, tags, further documents) becomes a finding and is left out;
 /// after a syntax error there is no tree.
 pub(super) fn read(text: &str, findings: &mut Vec<Finding>) -> Option<Node> {
     let mut options = Options::default();
     options.disallow_directives = true;
+    options.emit_unresolved_aliases = true;
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
     let mut builder = Builder { findings, frames: Vec::new(), root: None, ids: 0, documents: 0 };
@@ -253,12 +252,34 @@ pub(super) fn read(text: &str, findings: &mut Vec<Finding>) -> Option<Node> {
             Err(error) => {
                 let at = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
                 let finding = Finding::at(at, KeyPath::default(), format!("not valid YAML: {}", error.info()));
-                builder.findings.push(finding);
+                builder.findings.push(Finding { hint: mend(error.kind()).map(Into::into), ..finding });
                 return None;
             }
         }
     }
-    builder.root
+    let nothing = || Node {
+        id: NodeId(0),
+        at: Mark { line: 1, column: 1 },
+        left_out: false,
+        value: Value::Scalar { text: String::new(), plain: true },
+    };
+    Some(builder.root.unwrap_or_else(nothing))
+}
+
+/// How to mend the syntax errors that people make most.
+fn mend(error: &ErrorKind) -> Option<&'static str> {
+    match error {
+        ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabNotAllowed
+        | ErrorKind::TabInPlainScalar => Some("indent with spaces"),
+        ErrorKind::ExpectedDocumentStart => Some("is this YAML, and is the line indented as its neighbours are?"),
+        ErrorKind::ExpectedBlockMappingKey => Some("indent the keys of one section alike"),
+        ErrorKind::MappingValueNotAllowed => {
+            Some("the key before lacks its `:`, or a value with `: ` in it lacks its quotes")
+        }
+        _ => None,
+    }
 }
 
 struct Builder<'f> {
@@ -301,13 +322,17 @@ impl Builder<'_> {
                 }
             }
             _ if self.documents > 1 => {}
-            Event::Alias(_) => {
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 self.find(at, "YAML aliases are not supported: write the value itself");
                 self.leave_out();
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.no_properties(at, anchor, tag.as_deref());
-                self.node(at, Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain });
+                if tag.is_some() {
+                    self.leave_out();
+                } else {
+                    self.node(at, Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain });
+                }
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.no_properties(at, anchor, tag.as_deref());

@@ -192,8 +192,9 @@ impl<'a> NodeDeserializer<'a> {
         if !scalar.may_be(Type::Integer) {
             return Err(error(scalar.kind));
         }
-        let parsed = scalar.text.trim().parse::<i128>().ok().and_then(|number| T::try_from(number).ok());
-        parsed.ok_or_else(|| error(None))
+        let text = scalar.text.trim();
+        let parsed = text.parse::<i128>().ok().and_then(|number| T::try_from(number).ok());
+        parsed.ok_or_else(|| error(Some(Type::of_plain(text)).filter(|found| *found != Type::Integer)))
     }
 
     fn boolean(self) -> Result<bool, Error> {

@@ -31,9 +31,9 @@ pub fn yaml() -> String {
 /// The JSON Schema, for editors: `config/querylens.schema.json`.
 pub fn schema() -> String {
     let mut schema = generated();
+    accept_references(&mut schema);
     if let Some(root) = schema.as_object_mut() {
         root.insert("title".into(), "Querylens configuration".into());
-        root.values_mut().for_each(accept_references);
         root.insert("$defs".into(), json!({ "reference": reference() }));
     }
     let mut text = format!("{schema:#}");
@@ -59,7 +59,8 @@ pub(super) fn keys() -> Vec<String> {
 pub(super) fn range(path: &str) -> Option<(i128, i128)> {
     let root = generated();
     let schema = path.split('.').try_fold(&root, |schema, key| properties(schema)?.get(key))?;
-    Some((content(schema)["minimum"].as_i128()?, content(schema)["maximum"].as_i128()?))
+    let bound = |name| content(schema)[name].as_i64().map(i128::from);
+    Some((bound("minimum")?, bound("maximum")?))
 }
 
 fn generated() -> Value {
@@ -120,7 +121,7 @@ fn allowed(schema: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// `text` as comment lines, filled up to [`WIDTH`].
+/// `text` as comment lines, filled up to [`WIDTH`]; what stands in backticks is not broken.
 fn comment(text: &str, lines: &mut Vec<String>) {
     if text.is_empty() {
         return;
@@ -130,7 +131,12 @@ fn comment(text: &str, lines: &mut Vec<String>) {
             lines.push("#".into());
         }
         let mut line = String::from("#");
-        for word in paragraph.split_whitespace() {
+        let mut code = false;
+        let words = paragraph.split(|character: char| {
+            code ^= character == '`';
+            character.is_whitespace() && !code
+        });
+        for word in words.filter(|word| !word.is_empty()) {
             if line.len() > 1 && line.len() + 1 + word.len() > WIDTH {
                 lines.push(std::mem::replace(&mut line, "#".into()));
             }
@@ -189,7 +195,7 @@ fn accept_references(schema: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(accept_references),
         Value::Object(object) => {
             for (key, inner) in object.iter_mut() {
-                if matches!(key.as_str(), "properties") {
+                if key == "properties" {
                     inner.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(accept_references);
                 } else if matches!(key.as_str(), "items" | "additionalProperties" | "anyOf") {
                     accept_references(inner);

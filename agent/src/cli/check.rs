@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::config::{self, Diagnostics, Host, Loaded};
+use crate::{
+    config::{self, Diagnostics, Host, Loaded},
+    model::printable,
+};
 
 /// Exit code for a configuration that the agent would refuse.
 const UNUSABLE: u8 = 2;
@@ -34,7 +37,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 
 fn text(loaded: &Result<Loaded, Diagnostics>, out: &mut dyn Write) -> io::Result<()> {
     match loaded {
-        Ok(Loaded { file: Some(file), .. }) => writeln!(out, "{}: fine", file.display()),
+        Ok(Loaded { file: Some(file), .. }) => writeln!(out, "{}: fine", printable(&file.to_string_lossy())),
         Ok(Loaded { file: None, .. }) => {
             writeln!(out, "{}: does not exist, the defaults apply", config::DEFAULT_PATH)
         }

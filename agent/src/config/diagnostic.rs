@@ -4,6 +4,8 @@ use std::{fmt, path::Path};
 
 use serde::Serialize;
 
+use crate::model::printable;
+
 use super::tree::{KeyPath, Mark};
 
 /// Something wrong within the text, before it is known which file it is.
@@ -67,7 +69,7 @@ impl Diagnostics {
     /// The findings in `file`, in the order of the text.
     pub(super) fn new(file: &Path, mut findings: Vec<Finding>) -> Diagnostics {
         findings.sort_by_key(|finding| finding.at);
-        let file = file.display().to_string().escape_debug().to_string();
+        let file = printable(&file.to_string_lossy()).into_owned();
         let more = findings.len().saturating_sub(Diagnostics::MAX);
         let mut all: Vec<Diagnostic> = findings
             .into_iter()

@@ -33,7 +33,7 @@ pub fn schema() -> String {
     let mut schema = generated();
     accept_references(&mut schema);
     if let Some(root) = schema.as_object_mut() {
-        root.insert("title".into(), "Querylens configuration".into());
+        root.shift_insert(0, "title".into(), "Querylens configuration".into());
         root.insert("$defs".into(), json!({ "reference": reference() }));
     }
     let mut text = format!("{schema:#}");

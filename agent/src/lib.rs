@@ -3,6 +3,7 @@
 //! The way of the data and who may import whom stand in docs/ARCHITECTURE.md.
 
 pub mod export;
+pub mod health;
 pub mod model;
 pub mod sql;
 pub mod wire;

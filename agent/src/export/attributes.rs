@@ -88,14 +88,14 @@ pub(super) fn facts(instance: &Instance) -> Attributes<'_> {
 
 /// Attributes of all points of a statement, beside `db.system.name`. Its text is not among them: it is long and the fingerprint stands for it.
 pub(super) fn statement(row: &StatementSnapshot) -> Attributes<'_> {
-    let Digest { fingerprint, summary, operation, collection, .. } = &*row.digest;
+    let digest: &Digest = &row.digest;
     let optional = [
         (a::DB_NAMESPACE, row.database.as_deref().map(Value::from)),
         (a::USER_NAME, row.user.as_deref().map(Value::from)),
-        (a::DB_OPERATION_NAME, operation.as_deref().map(Value::from)),
-        (a::DB_COLLECTION_NAME, collection.as_deref().map(Value::from)),
-        (a::DB_QUERY_SUMMARY, Some((&**summary).into())),
-        (a::QUERY_FINGERPRINT, Some(fingerprint_text(*fingerprint).into())),
+        (a::DB_OPERATION_NAME, digest.operation.as_deref().map(Value::from)),
+        (a::DB_COLLECTION_NAME, digest.collection.as_deref().map(Value::from)),
+        (a::DB_QUERY_SUMMARY, Some((&*digest.summary).into())),
+        (a::QUERY_FINGERPRINT, Some(digest.hex().into())),
     ];
     optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
@@ -104,11 +104,6 @@ pub(super) fn statement(row: &StatementSnapshot) -> Attributes<'_> {
 pub(super) fn failure<'a>(code: Option<Code>) -> Attributes<'a> {
     let status = code.map(|code| (a::DB_RESPONSE_STATUS_CODE, code.to_string().into()));
     status.into_iter().chain([(a::ERROR_TYPE, Code::error_type(code).into())]).collect()
-}
-
-/// A fingerprint as 16 hexadecimal digits.
-pub(super) fn fingerprint_text(fingerprint: u64) -> String {
-    format!("{fingerprint:016x}")
 }
 
 /// The longest prefix of `text` that has at most `bytes` bytes and ends at a character.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::attributes;
 use crate::model::{HumanDuration, InstanceSnapshot, Snapshot, StatementSnapshot};
 
 /// What is printed to standard output.
@@ -103,13 +104,7 @@ pub fn table(snapshot: &Snapshot, top: usize, width: usize, out: &mut impl Write
 fn server_row(server: &InstanceSnapshot) -> Vec<String> {
     let durations = server.durations();
     let sessions = &server.sessions;
-    let open = sessions.active
-        + sessions.idle
-        + sessions.idle_in_transaction
-        + sessions.idle_in_failed_transaction
-        + sessions.starting
-        + sessions.unknown
-        + sessions.opaque;
+    let open: u64 = attributes::sessions(sessions).iter().map(|(_, count)| count).sum();
     vec![
         server.instance.label(),
         server.instance.key.pid.to_string(),
@@ -260,7 +255,7 @@ fn fit(text: &str, width: usize) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::export::testing::{self, HOSTILE};
+    use crate::model::testing::{self, HOSTILE};
 
     fn lines(snapshot: &Snapshot, top: usize, width: usize) -> Vec<String> {
         let mut out = Vec::new();

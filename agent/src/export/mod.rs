@@ -5,8 +5,6 @@ pub mod console;
 pub mod host;
 pub mod prometheus;
 pub mod selection;
-#[cfg(test)]
-mod testing;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

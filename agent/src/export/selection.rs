@@ -104,7 +104,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::export::testing::{self, statement};
+    use crate::model::testing::{self, statement};
 
     /// Names of the statements shown, with their executions.
     fn shown(selection: &mut Selection, rows: &[StatementSnapshot]) -> Vec<(String, u64)> {

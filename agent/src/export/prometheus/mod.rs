@@ -126,9 +126,8 @@ impl Exporter {
                 let mut last = None;
                 for (_, row) in &server.statements {
                     if last.replace(row.digest.fingerprint) != Some(row.digest.fingerprint) {
-                        let fingerprint = attributes::fingerprint_text(row.digest.fingerprint);
                         let text = cut(&row.digest.text, self.config.query_text_bytes);
-                        let info = [(a::QUERY_FINGERPRINT, fingerprint.into()), (a::DB_QUERY_TEXT, text.into())];
+                        let info = [(a::QUERY_FINGERPRINT, row.digest.hex().into()), (a::DB_QUERY_TEXT, text.into())];
                         family.sample(&server.labels.with(&info), 1u64);
                     }
                 }
@@ -225,9 +224,10 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::{
-        export::testing::{self, HOSTILE},
-        model::{Digest, Listen, names::METRICS},
+    use crate::model::{
+        Digest, Listen,
+        names::METRICS,
+        testing::{self, HOSTILE},
     };
 
     fn read(config: Config, snapshot: &Snapshot) -> parse::Exposition {
@@ -372,7 +372,7 @@ mod tests {
         let counts = read.values("db_server_operation_duration_seconds_count", &[]);
         assert_eq!(counts.len(), 11);
         assert_eq!(counts.iter().map(|(_, count)| count).sum::<f64>(), all as f64);
-        let fingerprint = attributes::fingerprint_text(Digest::OTHER);
+        let fingerprint = Digest::other().hex();
         let other = [("db_query_summary", "_other"), ("querylens_query_fingerprint", &*fingerprint)];
         assert_eq!(read.value("db_server_operation_duration_seconds_count", &other), f64::from((1..=20).sum::<u32>()));
     }

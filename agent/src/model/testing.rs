@@ -1,4 +1,4 @@
-//! Snapshots for the tests of the exits.
+//! Snapshots for the tests of what renders them.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::model::{
+use super::{
     AgentStats, Code, Container, Digest, Engine, Instance, InstanceSnapshot, Listen, ServerKey, SessionCounts,
     Snapshot, StatementSnapshot, StatementStats, WireState,
 };
@@ -107,7 +107,7 @@ pub(crate) fn with_statements(statements: Vec<StatementSnapshot>) -> Snapshot {
             records: 1_000,
             losses: BTreeMap::from([("ring_full_data", 4), ("truncated", 9)]),
         },
-        features: vec![("ring_buffer", crate::model::Verdict::Ok)],
+        features: vec![("ring_buffer", super::Verdict::Ok)],
     }
 }
 

@@ -6,6 +6,8 @@ pub mod aggregate;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod export;
+pub mod health;
 pub mod model;
 pub mod sql;
 pub mod wire;

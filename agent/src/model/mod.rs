@@ -11,6 +11,8 @@ pub mod secret;
 pub mod session;
 pub mod snapshot;
 pub mod statement;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;
 pub mod verdict;
 

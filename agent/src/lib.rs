@@ -2,6 +2,7 @@
 //!
 //! The way of the data and who may import whom stand in docs/ARCHITECTURE.md.
 
+pub mod discovery;
 pub mod model;
 pub mod sql;
 pub mod wire;

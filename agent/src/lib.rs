@@ -6,6 +6,7 @@ pub mod aggregate;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod export;
 pub mod health;
 pub mod model;

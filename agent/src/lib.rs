@@ -4,6 +4,12 @@
 
 pub mod aggregate;
 pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod export;
+pub mod health;
 pub mod model;
+pub mod runtime;
 pub mod sql;
 pub mod wire;

@@ -1,17 +1,26 @@
-//! Bounds of the aggregation.
+//! Settings of the aggregation.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bounds on what is kept in memory. What is beyond them is still counted, under `_other`, or counted as lost.
+use crate::model::Problem;
+
+/// How much is remembered about statements and sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Distinct (database, user, statement) kept for one server; further statements are counted together as `_other`.
-    pub max_statements: u32,
-    /// Sessions followed at the same time on all servers together; further ones are not followed, and that is counted.
-    pub max_sessions: u32,
+    /// Statements told apart per instance; the executions of further ones are counted together under `_other`.
+    #[schemars(range(min = 1, max = MAX_STATEMENTS))]
+    pub max_statements: usize,
+    /// Sessions followed at once; further ones are counted as lost.
+    #[schemars(range(min = 1, max = MAX_SESSIONS))]
+    pub max_sessions: usize,
 }
+
+/// A statement takes some kilobytes: histograms and text.
+const MAX_STATEMENTS: usize = 1_000_000;
+/// A session takes some hundred bytes, besides what its client has sent and not completed.
+const MAX_SESSIONS: usize = 1_000_000;
 
 impl Default for Config {
     fn default() -> Config {
@@ -20,12 +29,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with the values: (key, reason).
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        [("max_statements", self.max_statements, 1_000_000), ("max_sessions", self.max_sessions, 1_000_000)]
-            .into_iter()
-            .filter(|(_, value, most)| *value == 0 || value > most)
-            .map(|(key, value, most)| (key, format!("{value} is not from 1 to {most}")))
-            .collect()
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let statements = Problem::out_of_range("max_statements", &self.max_statements, 1..=MAX_STATEMENTS);
+        let sessions = Problem::out_of_range("max_sessions", &self.max_sessions, 1..=MAX_SESSIONS);
+        statements.into_iter().chain(sessions)
     }
 }

@@ -83,7 +83,7 @@ impl Aggregator {
 
     /// A server's chunks will come under `slot` from now on.
     pub fn add(&mut self, slot: u32, instance: Arc<Instance>, wire: WireState) {
-        self.servers.insert(slot, Server::new(instance, wire, self.config.max_statements as usize));
+        self.servers.insert(slot, Server::new(instance, wire, self.config.max_statements));
     }
 
     /// What is known of a server has changed.
@@ -122,7 +122,7 @@ impl Aggregator {
     pub fn data(&mut self, chunk: &Chunk<'_>) -> Option<Advice> {
         let server = self.servers.get_mut(&chunk.slot)?;
         server.saw(chunk.family);
-        let full = self.connections.len() >= self.config.max_sessions as usize;
+        let full = self.connections.len() >= self.config.max_sessions;
         let connection = match self.connections.entry(chunk.conn) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if full => {

@@ -1,4 +1,4 @@
-//! Settings of the capture stage.
+//! Settings of the capture.
 
 use std::fmt;
 
@@ -6,49 +6,31 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Strategy;
+use crate::model::Problem;
 
-/// How servers are captured.
+/// How queries are seen on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Attach strategy: `auto` picks the cheapest one that works for each server; the others are for tests and special cases.
+    /// Where the bytes are read.
     pub strategy: Choice,
-    /// Size of the ring buffer between kernel and agent, in bytes; a power of two from 4096 to 1073741824. It counts twice in the agent's resident memory.
+    /// Size of the kernel's ring buffer in bytes: a power of two. It counts twice in the agent's resident memory.
+    #[schemars(range(min = MIN_RING_BYTES, max = MAX_RING_BYTES))]
     pub ring_bytes: u32,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config { strategy: Choice::Auto, ring_bytes: 8 << 20 }
-    }
-}
-
-impl Config {
-    /// What is wrong with the values: (key, reason).
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let valid = self.ring_bytes.is_power_of_two() && (4096..=1 << 30).contains(&self.ring_bytes);
-        match valid {
-            true => Vec::new(),
-            false => vec![(
-                "ring_bytes",
-                format!("{} is not a power of two from 4096 to 1073741824; the default is 8388608", self.ring_bytes),
-            )],
-        }
-    }
-}
-
-/// Which strategy is wanted.
+/// Where the bytes of a connection are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
-    /// The cheapest one that works for each server.
+    /// The cheapest that works, for each server by itself.
     #[default]
     Auto,
-    /// Uprobes at the server's own I/O functions only.
+    /// In the server's own functions for reading and writing a connection.
     Boundary,
-    /// Socket tracepoints only.
+    /// In the kernel's socket functions.
     Socket,
-    /// The system-call tracepoint only.
+    /// In the system calls.
     Syscall,
 }
 
@@ -56,7 +38,7 @@ impl Choice {
     /// Strategies to try, best first.
     pub(super) fn order(self) -> &'static [Strategy] {
         match self {
-            // By measured cost a query, see docs/BENCHMARKS.md.
+            // By what each adds to a query: docs/ARCHITECTURE.md §Kernel.
             Choice::Auto => &[Strategy::Socket, Strategy::Boundary, Strategy::Syscall],
             Choice::Boundary => &[Strategy::Boundary],
             Choice::Socket => &[Strategy::Socket],
@@ -73,5 +55,31 @@ impl fmt::Display for Choice {
             Choice::Socket => "socket",
             Choice::Syscall => "syscall",
         })
+    }
+}
+
+/// A page: the least that the kernel takes.
+const MIN_RING_BYTES: u32 = 4096;
+/// One gibibyte.
+const MAX_RING_BYTES: u32 = 1 << 30;
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { strategy: Choice::Auto, ring_bytes: 8 * 1024 * 1024 }
+    }
+}
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let range = Problem::out_of_range("ring_bytes", &self.ring_bytes, MIN_RING_BYTES..=MAX_RING_BYTES);
+        let power = || {
+            (!self.ring_bytes.is_power_of_two()).then(|| {
+                let lower = 1 << self.ring_bytes.ilog2();
+                let reason = format!("must be a power of two, e.g. {lower} or {}", lower * 2);
+                Problem::new("ring_bytes", reason)
+            })
+        };
+        range.or_else(power).into_iter()
     }
 }

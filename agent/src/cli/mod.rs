@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = &mut io::stdout().lock();
     let result = match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(&args),
         Command::Top(args) => run::top(args),
         Command::Discover(args) => discover::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),

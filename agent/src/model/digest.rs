@@ -43,6 +43,11 @@ impl Digest {
         Digest::named(Digest::COMMAND, "<command>")
     }
 
+    /// The fingerprint as it is written everywhere: 16 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        format!("{:016x}", self.fingerprint)
+    }
+
     fn named(fingerprint: u64, name: &str) -> Digest {
         Digest { fingerprint, text: name.into(), summary: name.into(), operation: None, collection: None }
     }

@@ -6,6 +6,8 @@
 
 mod pipeline;
 mod servers;
+pub mod service;
+pub mod survey;
 
 use std::{
     io,
@@ -25,7 +27,7 @@ use crate::{
     capture::{self, Control, Features},
     config::Config,
     discovery::Discovery,
-    health::cost,
+    health::cost::Cost,
     model::{AgentStats, Snapshot},
 };
 use pipeline::{Answer, Command, Pipeline};
@@ -160,20 +162,23 @@ impl Snapshots {
     }
 
     fn assemble(&self, answer: Answer, costs: Costs) -> Snapshot {
-        let own = cost::own();
         let mut losses = costs.losses;
         losses.insert("undecodable", answer.undecodable);
+        let mut agent = AgentStats {
+            program_time: costs.program_time,
+            records: answer.records,
+            losses,
+            ..AgentStats::default()
+        };
+        match Cost::read() {
+            Ok(cost) => cost.store(&mut agent),
+            Err(error) => tracing::warn!(%error, "the agent's own cost could not be read"),
+        }
         Snapshot {
             at: SystemTime::now(),
             start: self.start,
             instances: answer.instances,
-            agent: AgentStats {
-                cpu: own.cpu,
-                program_time: costs.program_time,
-                rss_bytes: own.rss_bytes,
-                records: answer.records,
-                losses,
-            },
+            agent,
             features: self.features.rows().map(|(name, verdict)| (name, verdict.clone())).to_vec(),
         }
     }

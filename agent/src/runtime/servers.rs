@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     capture::{Control, Losses},
-    discovery::{self, Change, Discovery},
+    discovery::{Change, Discovery},
     model::{Engine, Instance, ServerKey},
 };
 
@@ -67,10 +67,10 @@ impl Servers {
         let mut next_slot = 0u32;
         let mut lost_processes = 0u64;
         let mut reconciled = Instant::now();
-        let changes = self.discovery.scan();
+        let changes = self.discovery.scan(Instant::now());
         self.apply(changes, &mut known, &mut next_slot);
         loop {
-            let sleep = self.discovery.next_tick(Instant::now()).min(LONGEST_SLEEP);
+            let sleep = self.discovery.next_tick().saturating_duration_since(Instant::now()).min(LONGEST_SLEEP);
             match self.requests.recv_timeout(sleep) {
                 Ok(Request::Notice(Notice::Started(pid))) => self.discovery.process_started(pid, Instant::now()),
                 Ok(Request::Notice(Notice::Ended(pid))) => {
@@ -91,7 +91,7 @@ impl Servers {
             if lost > lost_processes || self.rescan.take() {
                 // Some process began or ended unnoticed.
                 lost_processes = lost;
-                changes.extend(self.discovery.scan());
+                changes.extend(self.discovery.scan(Instant::now()));
             }
             self.apply(changes, &mut known, &mut next_slot);
             if reconciled.elapsed() >= RECONCILE {
@@ -110,8 +110,8 @@ impl Servers {
                     // The pipeline must know the slot before the first record comes.
                     let plan = self.control.plan(&instance);
                     self.tell(Command::Add { slot, instance: Arc::clone(&instance), wire: plan.clone() });
-                    let pid = instance.key.pid;
-                    let wire = self.control.watch(slot, &instance, || discovery::backends(pid));
+                    let (pid, discovery) = (instance.key.pid, &self.discovery);
+                    let wire = self.control.watch(slot, &instance, || discovery.backends(pid));
                     if wire.state == "visible" {
                         info!(server = %instance.label(), pid, strategy = wire.strategy, reason = %wire.reason, "server found");
                     } else {
@@ -124,8 +124,8 @@ impl Servers {
                 }
                 Change::Updated(instance) => {
                     if let Some(server) = known.get_mut(&instance.key) {
-                        let pid = instance.key.pid;
-                        self.control.update(server.slot, &instance, || discovery::backends(pid));
+                        let (pid, discovery) = (instance.key.pid, &self.discovery);
+                        self.control.update(server.slot, &instance, || discovery.backends(pid));
                         server.instance = Arc::clone(&instance);
                         let slot = server.slot;
                         self.tell(Command::Update { slot, instance });
@@ -147,8 +147,9 @@ impl Servers {
         let Some(server) = known.values_mut().find(|server| server.slot == slot && !server.at_boundary) else { return };
         server.at_boundary = true;
         let (instance, pid) = (Arc::clone(&server.instance), server.instance.key.pid);
+        let discovery = &self.discovery;
         let reason = "sessions of this server are encrypted; its own I/O functions see them in the clear";
-        match self.control.watch_boundary(slot, &instance, reason, || discovery::backends(pid)) {
+        match self.control.watch_boundary(slot, &instance, reason, || discovery.backends(pid)) {
             Some(wire) => {
                 info!(server = %instance.label(), pid, strategy = wire.strategy, reason = %wire.reason, "strategy changed");
                 self.tell(Command::Rewire { slot, wire });
@@ -163,7 +164,7 @@ impl Servers {
 
     fn reconcile(&self, known: &HashMap<ServerKey, Known>) {
         for server in known.values().filter(|server| server.instance.engine != Engine::Postgresql) {
-            if let Some(open) = discovery::open_sockets(server.instance.key.pid) {
+            if let Some(open) = self.discovery.open_sockets(server.instance.key.pid) {
                 self.tell(Command::Reconcile { slot: server.slot, open: open.into_iter().collect::<HashSet<u64>>() });
             }
         }

@@ -661,6 +661,7 @@ impl Session {
     fn error(&mut self, frame: &Frame<'_>, at: Timestamp) -> Result<(), Fault> {
         let code = backend::sqlstate(&frame.body);
         let end = End::error(at, code);
+        let describes = matches!(self.front(), Some(Step::Describe { .. }));
         match self.front() {
             // Not the answer to anything: the server ends the connection.
             None => {}
@@ -687,9 +688,8 @@ impl Session {
                 let arrived = self.queue.front().map_or(at, |request| request.arrived);
                 self.finish(Kind::Utility, Text::None, arrived, 0, end);
             }
-            Some(step) => {
+            Some(_) => {
                 // What was prepared may not be describable, e.g. because the transaction has failed.
-                let describes = matches!(step, Step::Describe { .. });
                 if !self.fail_last(frame, at, code, |last| describes && last.kind == Kind::Prepare) {
                     self.main(frame);
                     self.unit_ended(end);

@@ -11,6 +11,7 @@ use super::{
     prepared::Prepared,
     protocol::{CLASSIC_EOF, LAST_PREPARED, command, header, status},
     response::{self, End, Head, PrepareOk},
+    startup,
 };
 use crate::{
     model::{Kind, Statement, StatementText, Status, Text, Timestamp},
@@ -157,12 +158,12 @@ impl Mysql {
 
     /// A packet of the server.
     pub(super) fn answer(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
-        let Some(mut exchange) = self.exchange.take() else { return unsolicited(packet) };
+        let Some(mut exchange) = self.exchange.take() else { return self.unsolicited(packet, at, out) };
         if let Expect::PerhapsEof { .. } = exchange.expect
             && !(is_eof(packet) && packet.first == exchange.sequence)
         {
             self.finish_perhaps(exchange, out);
-            return unsolicited(packet);
+            return self.unsolicited(packet, at, out);
         }
         if packet.first != exchange.sequence {
             return Err(Lost);
@@ -175,6 +176,17 @@ impl Mysql {
             Some(end) => self.end_result(exchange, end, at, out),
         }
         Ok(())
+    }
+
+    /// A packet that answers nothing.
+    fn unsolicited(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
+        match packet.payload.first() {
+            // Servers say goodbye so: shutdown, idle time over, session killed.
+            Some(&header::ERR) => Ok(()),
+            // The end of the session before was not seen.
+            Some(&startup::GREETING) => self.greeting(packet, at, out),
+            _ => Err(Lost),
+        }
     }
 
     /// What a packet means for the exchange. Returns how the result ended, if it did.
@@ -278,7 +290,7 @@ impl Mysql {
                 _ => Err(Lost),
             };
         }
-        match response::head(packet, self.capabilities).ok_or(Lost)? {
+        match response::head(packet).ok_or(Lost)? {
             Head::End(end) => Ok(Some(end)),
             Head::Progress => Ok(None),
             Head::LocalInfile if exchange.command == command::QUERY => {
@@ -402,6 +414,7 @@ impl Mysql {
         });
         self.exchange = self.queue.pop_front().map(|mut next| {
             self.queued_bytes = self.queued_bytes.saturating_sub(text_bytes(&next.text));
+            next.follows = next.start < self.busy_until;
             next.start = next.start.max(self.busy_until);
             Box::new(next)
         });
@@ -488,14 +501,6 @@ impl Mysql {
 fn evicted(cursor: Option<Box<Statement>>, out: &mut Vec<Event>) {
     out.push(Event::Anomaly(Anomaly::Evicted));
     out.extend(cursor.map(|execution| Event::Statement(*execution)));
-}
-
-/// A packet that answers nothing. Servers say goodbye so: shutdown, idle time over, session killed.
-fn unsolicited(packet: &Packet<'_>) -> Result<(), Lost> {
-    match packet.payload.first() {
-        Some(&header::ERR) => Ok(()),
-        _ => Err(Lost),
-    }
 }
 
 fn is_eof(packet: &Packet<'_>) -> bool {

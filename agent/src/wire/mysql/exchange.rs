@@ -78,6 +78,8 @@ pub(super) struct Exchange {
     /// Sequence id of the next packet, the server's as the client's.
     pub(super) sequence: u8,
     pub(super) start: Timestamp,
+    /// It was sent before the response to the command before was complete, so that it starts with the end of that.
+    pub(super) follows: bool,
     pub(super) bytes_in: u64,
     /// The result being received.
     pub(super) first_byte: Option<Timestamp>,
@@ -109,6 +111,7 @@ impl Exchange {
             expect,
             sequence: last.wrapping_add(1),
             start,
+            follows: false,
             bytes_in,
             first_byte: None,
             rows: (code == command::STMT_FETCH).then_some(0),
@@ -183,7 +186,8 @@ impl Exchange {
             bytes_out: part.bytes_out,
             status: if part.code.is_some() { Status::Error } else { Status::Ok },
             code: part.code.map(Code::Mysql),
-            estimated: false,
+            // Responses in one write cannot be told apart in time.
+            estimated: self.follows && part.first_byte == self.start,
         }
     }
 

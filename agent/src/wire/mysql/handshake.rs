@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     protocol::{capability, command},
     reader::Reader,
+    startup,
 };
 
 /// Longest name that is kept: a user may have 32 characters (MySQL) or 128 (MariaDB), a schema 64, of up to four bytes each.
@@ -32,7 +33,7 @@ impl Greeting {
     /// Reads a whole greeting. Strict, since it also tells whether the connection is seen from its first byte.
     pub(super) fn parse(payload: &[u8]) -> Option<Greeting> {
         let mut reader = Reader(payload);
-        (reader.u8()? == 10).then_some(())?;
+        (reader.u8()? == startup::GREETING).then_some(())?;
         let version = reader.until_nul()?;
         if version.is_empty() || version.len() > 128 || !version.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
             return None;
@@ -42,7 +43,8 @@ impl Greeting {
         let low = u64::from(reader.u16()?);
         reader.bytes(1 + 2)?; // character set, status
         let high = u64::from(reader.u16()?);
-        reader.bytes(1 + 6)?; // length of the challenge, filler
+        reader.u8()?; // length of the challenge
+        (reader.bytes(6)? == [0; 6]).then_some(())?;
         let extended = u64::from(reader.u32()?);
         let mut capabilities = low | high << 16;
         if capabilities & capability::MYSQL == 0 {
@@ -81,8 +83,8 @@ impl Answer {
     /// Payload length of an SSLRequest.
     const TLS_LENGTH: u64 = 32;
 
-    /// Reads the answer to a greeting with `server` capabilities. Missing parts at the end are left out.
-    pub(super) fn parse(payload: &[u8], length: u64, server: u64) -> Option<Answer> {
+    /// Reads the answer to a greeting. Missing parts at the end are left out.
+    pub(super) fn parse(payload: &[u8], length: u64) -> Option<Answer> {
         let mut reader = Reader(payload);
         let low = u64::from(reader.u16()?);
         if low & capability::PROTOCOL_41 == 0 {
@@ -97,7 +99,8 @@ impl Answer {
         }
         reader.bytes(4 + 1 + 19)?; // largest packet, character set, filler
         let extended = u64::from(reader.u32()?);
-        if server & capability::MYSQL == 0 {
+        // The server goes by the client's flag here (sql_acl.cc, parse_client_handshake_packet).
+        if capabilities & capability::MYSQL == 0 {
             capabilities |= extended << 32;
         }
         let mut login = Login::default();

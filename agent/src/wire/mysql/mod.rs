@@ -2,7 +2,8 @@
 //!
 //! A connection is seen either from its first byte, the greeting, or from somewhere within. In the second case, and after a loss, the
 //! machine *hunts*: a request that looks like a command at the start of a read is followed, but counts only when its response was read to
-//! the end without contradiction. Bytes with the same direction and time are one read or write, however they are cut.
+//! the end without contradiction. A greeting at the start of a write begins a session anew. Bytes with the same direction and time are
+//! one read or write, however they are cut.
 
 mod command;
 mod commands;
@@ -58,8 +59,8 @@ enum Phase {
 pub struct Mysql {
     info: SessionInfo,
     phase: Phase,
-    /// The response direction was not yet seen beyond what may be a greeting.
-    greeted: bool,
+    /// Some packet of the server was understood, or a loss was reported: a refusal in place of a greeting is out of the question.
+    established: bool,
     /// A response has proved that the place in the stream is right.
     confirmed: bool,
     /// A loss was reported and the boundary after it not yet found.
@@ -98,15 +99,13 @@ impl Machine for Mysql {
         let mut chunk = Chunk { bytes, missing, at };
         match direction {
             Direction::Request => self.request_bytes(&mut chunk, continues, out),
-            Direction::Response => self.response_bytes(&mut chunk, out),
+            Direction::Response => self.response_bytes(&mut chunk, continues, out),
         }
     }
 
     fn gap(&mut self, _at: Timestamp, out: &mut Vec<Event>) {
-        self.greeted = true;
+        self.established = true;
         self.last = None;
-        // The lost bytes may have closed statements and reused their ids.
-        self.forget_statements();
         self.lost(out);
     }
 
@@ -128,7 +127,7 @@ impl Machine for Mysql {
             }
             Phase::Commands => {}
         }
-        *self = Mysql { info: std::mem::take(&mut self.info), greeted: true, ..Mysql::default() };
+        *self = Mysql { info: std::mem::take(&mut self.info), ..Mysql::default() };
     }
 
     fn info(&self) -> &SessionInfo {
@@ -154,11 +153,8 @@ impl Mysql {
             return;
         }
         if let Phase::Hunting = self.phase {
-            if !self.response.at_boundary() {
-                // No client sends in the middle of a greeting.
-                self.greeted = true;
-                self.response.reset();
-            }
+            // No client sends in the middle of a greeting.
+            self.response.reset();
             if continues && self.request.at_boundary() {
                 // The rest of a read whose start was no command.
                 return;
@@ -221,13 +217,13 @@ impl Mysql {
         }
     }
 
-    fn response_bytes(&mut self, chunk: &mut Chunk<'_>, out: &mut Vec<Event>) {
+    fn response_bytes(&mut self, chunk: &mut Chunk<'_>, continues: bool, out: &mut Vec<Event>) {
         match self.phase {
             Phase::Opaque(_) => return,
-            // A response ends a candidate that is not complete: the server answers whole commands.
             Phase::Hunting => {
+                // A response ends a candidate that is not complete: the server answers whole commands.
                 self.request.reset();
-                if self.greeted {
+                if continues && self.response.at_boundary() {
                     return;
                 }
             }
@@ -239,7 +235,6 @@ impl Mysql {
         framer.release();
         self.response = framer;
         if result.is_err() {
-            self.greeted = true;
             self.lost(out);
         }
     }
@@ -263,7 +258,7 @@ impl Mysql {
                 header::EOF.. => response::WANT,
                 _ if in_rows => 1,
                 header::OK => response::WANT,
-                _ if greeting => startup::GREETING_WANT,
+                startup::GREETING => startup::GREETING_WANT,
                 _ => 32,
             });
             let packet = match step {
@@ -291,7 +286,11 @@ impl Mysql {
     fn lost(&mut self, out: &mut Vec<Event>) {
         let followed = match self.phase {
             Phase::Opaque(_) => return,
-            Phase::Hunting => false,
+            Phase::Hunting => {
+                self.request.reset();
+                self.response.reset();
+                return;
+            }
             Phase::Starting(_) => true,
             Phase::Commands => self.confirmed,
         };
@@ -307,6 +306,8 @@ impl Mysql {
         self.request.reset();
         self.response.reset();
         self.in_transaction = false;
+        // Texts stay: a server never gives an id twice on one connection, not even after a reset. Which statement was prepared last is lost.
+        self.last_prepared = None;
         self.classic_eof = self.capabilities.map(|flags| flags & capability::DEPRECATE_EOF == 0);
         if let Some(prepared) = &mut self.prepared {
             // Fetches that nobody sees cannot be added to their executions.

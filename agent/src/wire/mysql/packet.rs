@@ -22,13 +22,6 @@ pub(super) struct Chunk<'a> {
     pub(super) at: Timestamp,
 }
 
-impl Chunk<'_> {
-    /// Whether nothing is left, neither captured nor missing.
-    pub(super) fn is_done(&self) -> bool {
-        self.bytes.is_empty() && self.missing == 0
-    }
-}
-
 /// A whole payload.
 #[derive(Clone, Copy)]
 pub(super) struct Packet<'a> {

@@ -13,12 +13,9 @@ pub(super) mod capability {
     pub(crate) const PLUGIN_AUTH: u64 = 1 << 19;
     pub(crate) const CONNECT_ATTRS: u64 = 1 << 20;
     pub(crate) const PLUGIN_AUTH_LENENC_DATA: u64 = 1 << 21;
-    pub(crate) const SESSION_TRACK: u64 = 1 << 23;
     pub(crate) const DEPRECATE_EOF: u64 = 1 << 24;
-    pub(crate) const OPTIONAL_RESULTSET_METADATA: u64 = 1 << 25;
     pub(crate) const ZSTD_COMPRESSION: u64 = 1 << 26;
     pub(crate) const QUERY_ATTRIBUTES: u64 = 1 << 27;
-    pub(crate) const MARIADB_CACHE_METADATA: u64 = 1 << 36;
 }
 
 /// Server status flags, in OK and EOF packets.

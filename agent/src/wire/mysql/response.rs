@@ -2,7 +2,7 @@
 
 use super::{
     packet::Packet,
-    protocol::{CLASSIC_EOF, PROGRESS, capability, header, status},
+    protocol::{CLASSIC_EOF, PROGRESS, header, status},
     reader::Reader,
 };
 
@@ -12,8 +12,6 @@ pub(super) const WANT: u32 = 4096;
 const MAX_COLUMNS: u64 = 65_535;
 /// Type of a session state change that names the new default schema (`SESSION_TRACK_SCHEMA`).
 const TRACK_SCHEMA: u8 = 1;
-/// Shortest OK packet: header, two numbers, status, warnings.
-const OK_MIN: u64 = 7;
 
 /// How a result ended.
 #[derive(Clone, Copy, Debug)]
@@ -115,42 +113,31 @@ pub(super) enum Head<'a> {
     Columns { count: u32, defined: bool },
 }
 
-/// Reads the first packet of a result. `capabilities` of the session, `None` if unknown.
-pub(super) fn head<'a>(packet: &Packet<'a>, capabilities: Option<u64>) -> Option<Head<'a>> {
+/// Reads the first packet of a result.
+pub(super) fn head<'a>(packet: &Packet<'a>) -> Option<Head<'a>> {
     match *packet.payload.first()? {
-        header::OK if packet.length >= OK_MIN => ok(packet).map(Head::End),
+        header::OK => ok(packet).map(Head::End),
         header::ERR => err(packet).map(|err| match err {
             Err::Code(code) => Head::End(End::Err { code }),
             Err::Progress => Head::Progress,
         }),
         header::LOCAL_INFILE => Some(Head::LocalInfile),
-        _ => columns(packet, capabilities),
+        _ => columns(packet),
     }
 }
 
-/// The column count. MariaDB with `MARIADB_CLIENT_CACHE_METADATA` puts a flag behind it ("Resultset Column Count Packet"), MySQL with
-/// `CLIENT_OPTIONAL_RESULTSET_METADATA` one before it ("Text Resultset"): whether the definitions follow.
-fn columns<'a>(packet: &Packet<'a>, capabilities: Option<u64>) -> Option<Head<'a>> {
+/// The column count. A second byte says whether the definitions follow: with `MARIADB_CLIENT_CACHE_METADATA` of MariaDB ("Resultset Column
+/// Count Packet") and with `CLIENT_OPTIONAL_RESULTSET_METADATA` of MySQL, which has it there too, whatever the order in "Text Resultset".
+fn columns<'a>(packet: &Packet<'a>) -> Option<Head<'a>> {
     let mut reader = Reader(packet.payload);
-    let first = reader.lenenc()?;
-    let (count, flag) = if reader.0.is_empty() {
-        (first, 1)
-    } else {
-        let second = reader.lenenc()?;
-        let flag_is_first = match capabilities {
-            Some(flags) if flags & capability::OPTIONAL_RESULTSET_METADATA != 0 => true,
-            Some(flags) if flags & capability::MARIADB_CACHE_METADATA != 0 => false,
-            Some(_) => return None,
-            // No result set has 0 columns, so at most one reading is possible, or both mean the same.
-            None => second != 0 && first <= 1,
-        };
-        if flag_is_first { (second, first) } else { (first, second) }
+    let count = reader.lenenc()?;
+    let defined = match reader.0 {
+        [] | [1] => true,
+        [0] => false,
+        _ => return None,
     };
-    let exact = packet.payload.len() as u64 == packet.length && reader.0.is_empty();
-    if !exact || flag > 1 || !(1..=MAX_COLUMNS).contains(&count) {
-        return None;
-    }
-    Some(Head::Columns { count: count as u32, defined: flag == 1 })
+    let whole = packet.payload.len() as u64 == packet.length;
+    (whole && (1..=MAX_COLUMNS).contains(&count)).then_some(Head::Columns { count: count as u32, defined })
 }
 
 /// Answer to `COM_STMT_PREPARE` (`COM_STMT_PREPARE_OK`).

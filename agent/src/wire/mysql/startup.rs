@@ -8,10 +8,12 @@ use super::{
     response::{self, End},
 };
 use crate::{
-    model::{Code, Kind, Statement, Status, Text, Timestamp},
+    model::{Code, Kind, SessionInfo, Statement, Status, Text, Timestamp},
     wire::{Anomaly, Event},
 };
 
+/// First byte of a greeting: the version of the protocol.
+pub(super) const GREETING: u8 = 10;
 /// Bytes of a greeting that are needed: all.
 pub(super) const GREETING_WANT: u32 = Greeting::MAX as u32;
 /// Errors that a server sends in place of a greeting: too many connections, host blocked, host not allowed. No established session gets one.
@@ -81,10 +83,10 @@ impl Startup {
 }
 
 impl Mysql {
-    /// The first packet that the server sends on a connection never seen before.
+    /// The first packet that the server sends on a connection, or what may be that.
     pub(super) fn greeting(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
-        self.greeted = true;
-        if packet.first != 0 || packet.payload.len() as u64 != packet.length {
+        let fresh = !std::mem::replace(&mut self.established, true);
+        if packet.first != 0 {
             return Err(Lost);
         }
         let mut startup = Startup {
@@ -97,18 +99,29 @@ impl Mysql {
         };
         if packet.payload.first() == Some(&header::ERR) {
             return match response::err(packet) {
-                Some(response::Err::Code(code)) if REFUSALS.contains(&code) => {
+                Some(response::Err::Code(code)) if fresh && REFUSALS.contains(&code) => {
                     out.push(Event::Statement(startup.statement(at, Status::Error, Some(code))));
                     Ok(())
                 }
                 _ => Err(Lost),
             };
         }
+        if packet.payload.len() as u64 != packet.length {
+            return Err(Lost);
+        }
         let greeting = Greeting::parse(packet.payload).ok_or(Lost)?;
-        self.info.server_version = Some(greeting.version);
+        if self.desynchronised {
+            out.push(Event::Anomaly(Anomaly::Resynchronised));
+        }
         startup.capabilities = greeting.capabilities;
-        self.phase = Phase::Starting(Box::new(startup));
-        self.request.reset();
+        // Nothing of an earlier session on the same socket number holds any more.
+        *self = Mysql {
+            info: SessionInfo { server_version: Some(greeting.version), ..SessionInfo::default() },
+            phase: Phase::Starting(Box::new(startup)),
+            established: true,
+            last: self.last,
+            ..Mysql::default()
+        };
         Ok(())
     }
 
@@ -129,7 +142,7 @@ impl Mysql {
         if packet.first != expected {
             return Err(Lost);
         }
-        match Answer::parse(packet.payload, packet.length, startup.capabilities).ok_or(Lost)? {
+        match Answer::parse(packet.payload, packet.length).ok_or(Lost)? {
             Answer::Tls if startup.next == Next::Answer => {
                 startup.next = Next::AnswerInTls;
                 self.info.encrypted = true;

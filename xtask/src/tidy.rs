@@ -210,7 +210,7 @@ fn imports(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut module: Vec<&str> = path.split('/').collect();
     let is_test = |part: &&str| *part == "tests" || part.ends_with("_tests");
     // lib.rs and main.rs are the roots: they name everything.
-    if matches!(module[..], ["lib" | "main"]) || module.iter().any(|part| is_test(part)) {
+    if matches!(module[..], ["lib" | "main"]) || module.iter().any(is_test) {
         return Vec::new();
     }
     if module.last() == Some(&"mod") {

@@ -40,7 +40,8 @@ pub fn canonical(statement: &str) -> String {
     text
 }
 
-/// pg_stat_statements of one database, by [`canonical`] text; it counts under a lock, so exactly.
+/// pg_stat_statements of one database, by [`canonical`] text; it counts under a lock, so exactly, except that of a prepared BEGIN or END it
+/// counts only the first execution (versions 15 to 18; see [`counts_executions`]).
 pub fn pg_stat_statements(server: &Postgres, database: &str) -> Result<BTreeMap<String, Counted>> {
     let mut client = server.client(database)?;
     client.query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")?;
@@ -49,6 +50,19 @@ pub fn pg_stat_statements(server: &Postgres, database: &str) -> Result<BTreeMap<
          WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
     )?;
     read(rows)
+}
+
+/// Forgets what pg_stat_statements counted so far.
+pub fn reset_pg_stat_statements(server: &Postgres) -> Result<()> {
+    let mut client = server.client("postgres")?;
+    client.query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")?;
+    client.query("SELECT pg_stat_statements_reset()").map(drop)
+}
+
+/// Whether pg_stat_statements counts every execution of a statement: not if it is both prepared and no query but a command.
+pub fn counts_executions(statement: &str, prepared: bool) -> bool {
+    let command = ["BEGIN", "END", "COMMIT"].contains(&statement);
+    !(command && prepared)
 }
 
 /// performance_schema's digests, by [`canonical`] text.

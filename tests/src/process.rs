@@ -57,6 +57,11 @@ pub fn sleep(duration: Duration) -> Result<()> {
 
 /// Asks `question` every 20 ms until it has an answer; fails at the end of `patience` or if asking fails.
 pub fn wait_for<T>(what: &str, patience: Duration, mut question: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    wait_regardless(what, patience, || check_interrupted().and_then(|()| question()))
+}
+
+/// The same for what must happen even though a signal asks for the end: cleaning up.
+fn wait_regardless<T>(what: &str, patience: Duration, mut question: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + patience;
     loop {
         if let Some(answer) = question()? {
@@ -65,7 +70,7 @@ pub fn wait_for<T>(what: &str, patience: Duration, mut question: impl FnMut() ->
         if Instant::now() >= end {
             bail!("waited {patience:?} for {what}");
         }
-        sleep(Duration::from_millis(20))?;
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -317,8 +322,7 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let what = format!("the end of {} (pid {})", self.name, self.pid());
-        wait_for(&what, patience, || self.status())
+        wait_for(&self.end_of(), patience, || self.status())
     }
 
     /// Sends `signal` and waits for the end; kills what has not ended at the end of `patience`, and says so.
@@ -326,7 +330,12 @@ impl Process {
         if self.status()?.is_none() {
             self.signal(signal);
         }
-        self.wait(patience).inspect_err(|_| self.kill_group()).with_context(|| self.last_words())
+        let ended = wait_regardless(&self.end_of(), patience, || self.status());
+        ended.inspect_err(|_| self.kill_group()).with_context(|| self.last_words())
+    }
+
+    fn end_of(&self) -> String {
+        format!("the end of {} (pid {})", self.name, self.pid())
     }
 
     /// Waits for its successful end and returns its standard output.

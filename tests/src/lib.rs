@@ -1,3 +1,15 @@
 //! Real servers, load, oracles and recorded streams for the tests of the agent.
 
 pub mod stream;
+//! Real servers, load, the agent's process and oracles: everything that the end-to-end tests and the demo share.
+//!
+//! What is started here is ended on drop, and by the kernel if this process dies first.
+pub mod agent;
+pub mod client;
+pub mod http;
+pub mod layout;
+pub mod load;
+pub mod oracle;
+pub mod process;
+pub mod servers;
+pub mod status;

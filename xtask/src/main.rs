@@ -1,1 +1,50 @@
-fn main() {}
+//! Everything one does with this checkout, one verb a file: `cargo xtask --help`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to people")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod command;
+mod demo;
+#[allow(unreachable_pub, dead_code, reason = "shared with the harness, where it is public and all of it is used")]
+#[path = "../../tests/src/layout.rs"]
+mod layout;
+mod setup;
+mod test;
+mod tidy;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing for building and testing; say what, why and how.
+    Setup(setup::Options),
+    /// Watch real databases under load, and compare what was run with what the agent counted.
+    Demo(demo::Options),
+    /// Run every check, or the named stages.
+    Test(test::Options),
+    /// Check what no compiler checks: who imports whom, what lies where, what must not be in the repository.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Setup(options) => setup::run(&options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Test(options) => test::run(&options),
+        Verb::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

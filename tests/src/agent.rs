@@ -1,0 +1,219 @@
+//! The agent's process.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::{
+    http, layout,
+    process::{Launch, Process, User, sleep, wait_for},
+    status::Status,
+};
+
+/// Where the agent serves its status with nothing configured.
+pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// How to start the agent.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    /// The binary; `target/release/querylens` if not said.
+    pub binary: Option<PathBuf>,
+    /// Arguments behind `run`.
+    pub arguments: Vec<String>,
+    /// Further environment.
+    pub environment: Vec<(String, String)>,
+    /// As whom, if not as this process's user.
+    pub user: Option<User>,
+}
+
+impl AgentOptions {
+    /// With `--capture STRATEGY` (auto, boundary, socket).
+    pub fn capture(strategy: &str) -> AgentOptions {
+        AgentOptions { arguments: vec!["--capture".into(), strategy.into()], ..AgentOptions::default() }
+    }
+}
+
+/// The running agent; ended on drop.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    address: SocketAddr,
+    dir: TempDir,
+}
+
+impl Agent {
+    /// The binary under test.
+    pub fn binary() -> PathBuf {
+        layout::target().join("release/querylens")
+    }
+
+    /// Starts `querylens run` and waits until it is ready.
+    pub fn start(options: AgentOptions) -> Result<Agent> {
+        let mut agent = Agent::spawn(options)?;
+        let address = agent.address;
+        wait_for("the agent's /health/ready", Duration::from_secs(30), || {
+            agent.process.check_running()?;
+            Ok(matches!(http::get(address, "/health/ready"), Ok((200, _))).then_some(()))
+        })
+        .with_context(|| format!("the agent says:\n{}", agent.stderr()))?;
+        Ok(agent)
+    }
+
+    /// Starts `querylens run` without waiting for anything.
+    pub fn spawn(options: AgentOptions) -> Result<Agent> {
+        let binary = options.binary.unwrap_or_else(Agent::binary);
+        ensure!(binary.exists(), "{} is not built: cargo build --release -p querylens", binary.display());
+        // A foreign agent would answer in its place.
+        ensure!(
+            http::get(DEFAULT_ADDRESS, "/health/ready").is_err(),
+            "something else serves {DEFAULT_ADDRESS}: end it first"
+        );
+        let dir = tempfile::Builder::new().prefix("querylens-agent-").tempdir()?;
+        let mut launch = Launch::new(&binary).arg("run").args(&options.arguments).log(&dir.path().join("stderr"));
+        for (name, value) in &options.environment {
+            launch = launch.env(name, value);
+        }
+        if let Some(user) = options.user {
+            launch = launch.user(user);
+        }
+        // Like an init system: it may drain.
+        let process = launch.on_parent_death(libc::SIGTERM).start()?;
+        Ok(Agent { process, address: DEFAULT_ADDRESS, dir })
+    }
+
+    /// Runs another command of the agent to its end: its exit status, standard output and standard error.
+    pub fn command(arguments: &[&str]) -> Result<(ExitStatus, String, String)> {
+        let dir = tempfile::tempdir()?;
+        let (out, err) = (dir.path().join("out"), dir.path().join("err"));
+        let mut process = Launch::new(Agent::binary()).args(arguments).stdout(&out).log(&err).start()?;
+        let status = process.wait(Duration::from_secs(60))?;
+        Ok((status, fs::read_to_string(out)?, fs::read_to_string(err)?))
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it wrote to standard output and standard error so far.
+    pub fn stderr(&self) -> String {
+        self.process.log()
+    }
+
+    /// Directory for files of this agent, e.g. its configuration.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its status now.
+    pub fn status(&self) -> Result<Status> {
+        let (code, body) = http::get(self.address, "/status")?;
+        ensure!(code == 200, "GET /status: {code} {body}");
+        Status::parse(&body)
+    }
+
+    /// Its status once no count has moved for a second: everything that was under way has arrived.
+    pub fn settled(&self) -> Result<Status> {
+        const QUIET: usize = 4;
+        let mut last = self.status()?;
+        let mut quiet = 0;
+        // A server may have background work of its own; then the last status is as good as any.
+        for _ in 0..80 {
+            sleep(Duration::from_millis(250))?;
+            let now = self.status()?;
+            quiet = if now.executions() == last.executions() { quiet + 1 } else { 0 };
+            last = now;
+            if quiet == QUIET {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Waits until it has found the server with this main process and sees its wire.
+    pub fn wait_visible(&self, pid: u32) -> Result<Status> {
+        let mut last = None;
+        wait_for("the agent to find the server and see its wire", Duration::from_secs(10), || {
+            let status = self.status()?;
+            let visible = status.instance(pid).is_some_and(|instance| instance.wire.state == "visible");
+            last = Some(status.clone());
+            Ok(visible.then_some(status))
+        })
+        .with_context(|| format!("server {pid}, last status {last:#?}\n{}", self.stderr()))
+    }
+
+    /// Asks it to end, waits for that, and checks that nothing of it is left.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        let pid = self.pid();
+        let status = self.process.end(libc::SIGTERM, Duration::from_secs(15))?;
+        check_nothing_left(pid)?;
+        Ok(status)
+    }
+
+    /// Kills it as a crash would, and checks that the kernel has taken away everything of it.
+    pub fn kill(mut self) -> Result<()> {
+        let pid = self.pid();
+        self.process.end(libc::SIGKILL, Duration::from_secs(15))?;
+        check_nothing_left(pid)
+    }
+}
+
+/// Fails if a descriptor to an eBPF object whose links carry `pid`'s probes, a uprobe event or the process is left.
+///
+/// An eBPF link that is not pinned lives as long as somebody holds a descriptor to it, so a link without a holder cannot exist; what could
+/// remain are pins below /sys/fs/bpf, another process that inherited descriptors, and events in uprobe_events of tracefs.
+fn check_nothing_left(pid: u32) -> Result<()> {
+    if Path::new(&format!("/proc/{pid}")).exists() {
+        bail!("process {pid} is still there");
+    }
+    let holders = bpf_holders("querylens")?;
+    ensure!(holders.is_empty(), "eBPF objects of the agent are still held by {holders:?}");
+    for events in ["/sys/kernel/tracing/uprobe_events", "/sys/kernel/debug/tracing/uprobe_events"] {
+        let events = fs::read_to_string(events).unwrap_or_default();
+        ensure!(!events.contains("querylens"), "uprobe events are left:\n{events}");
+    }
+    ensure!(!contains_name(Path::new("/sys/fs/bpf"), "querylens"), "pinned objects are left below /sys/fs/bpf");
+    Ok(())
+}
+
+/// Processes named `name` that hold an eBPF program or link (`prog_type`, `link_type` in fdinfo, see bpf(2)).
+pub fn bpf_holders(name: &str) -> Result<BTreeSet<u32>> {
+    let mut holders = BTreeSet::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        if comm.trim_end() == name && bpf_objects(pid) > 0 {
+            holders.insert(pid);
+        }
+    }
+    Ok(holders)
+}
+
+/// Number of eBPF programs and links that a process holds.
+pub fn bpf_objects(pid: u32) -> usize {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return 0 };
+    let is_object =
+        |info: &str| info.lines().any(|line| line.starts_with("prog_type:") || line.starts_with("link_type:"));
+    descriptors.flatten().filter(|file| fs::read_to_string(file.path()).is_ok_and(|info| is_object(&info))).count()
+}
+
+fn contains_name(dir: &Path, name: &str) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| {
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        entry.file_name().to_string_lossy().contains(name) || (is_dir && contains_name(&entry.path(), name))
+    })
+}

@@ -1,0 +1,135 @@
+//! Load generators. What they say they ran is ground truth: it comes from the client's side, from programs that are not ours.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use querylens::{model::Engine, sql::Normaliser};
+use tempfile::TempDir;
+
+use crate::process::{Launch, Process};
+
+pub mod mysqlslap;
+pub mod pgbench;
+pub mod sysbench;
+
+pub use mysqlslap::Mysqlslap;
+pub use pgbench::Pgbench;
+pub use sysbench::Sysbench;
+
+/// How long a load runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Until the time is over; a transaction that has begun is finished.
+    Seconds(u32),
+    /// This many transactions of each client.
+    Transactions(u32),
+}
+
+/// What a load generator says when it is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Executions per statement, spelled as the generator's script spells it.
+    pub executed: BTreeMap<String, u64>,
+    /// Mean duration of a transaction, seen by the client.
+    pub transaction_mean: Duration,
+    /// Transactions.
+    pub transactions: u64,
+}
+
+impl Report {
+    /// `transactions` times the statements of a script.
+    fn of(script: &[String], transactions: u64, transaction_mean: Duration) -> Report {
+        let mut executed = BTreeMap::new();
+        for statement in script {
+            *executed.entry(statement.clone()).or_default() += transactions;
+        }
+        Report { executed, transaction_mean, transactions }
+    }
+
+    /// Executions over all statements.
+    pub fn total(&self) -> u64 {
+        self.executed.values().sum()
+    }
+
+    /// Adds what another load on the same server ran.
+    pub fn add(&mut self, other: &Report) {
+        for (statement, count) in &other.executed {
+            *self.executed.entry(statement.clone()).or_default() += count;
+        }
+        self.transactions += other.transactions;
+    }
+
+    /// Executions per fingerprint, as the agent writes it.
+    pub fn by_fingerprint(&self, engine: Engine) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for (statement, count) in &self.executed {
+            *sums.entry(fingerprint(engine, statement)).or_default() += count;
+        }
+        sums
+    }
+}
+
+/// Fingerprint of a statement as the agent's status writes it.
+pub fn fingerprint(engine: Engine, text: &str) -> String {
+    format!("{:016x}", Normaliser::default().digest(engine, text.as_bytes(), false).fingerprint)
+}
+
+/// A load generator at work; ended on drop.
+#[derive(Debug)]
+pub struct Load {
+    process: Process,
+    read: fn(&str, &[String]) -> Result<Report>,
+    script: Vec<String>,
+    patience: Duration,
+    _dir: TempDir,
+}
+
+impl Load {
+    /// Starts it; `read` turns what it prints at the end into a report, given the statements of one transaction.
+    fn start(
+        launch: Launch,
+        amount: Amount,
+        script: Vec<String>,
+        read: fn(&str, &[String]) -> Result<Report>,
+    ) -> Result<Load> {
+        let dir = tempfile::tempdir()?;
+        let process = launch.stdout(&dir.path().join("out")).log(&dir.path().join("err")).start()?;
+        let patience = match amount {
+            Amount::Seconds(seconds) => Duration::from_secs(u64::from(seconds) + 30),
+            Amount::Transactions(_) => Duration::from_secs(180),
+        };
+        Ok(Load { process, read, script, patience, _dir: dir })
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Whether it is done.
+    pub fn is_done(&mut self) -> Result<bool> {
+        Ok(self.process.status()?.is_some())
+    }
+
+    /// Waits until it is done, and fails if any statement failed.
+    pub fn finish(self) -> Result<Report> {
+        let name = self.process.name().to_owned();
+        let output = self.process.finish(self.patience)?;
+        let report = (self.read)(&output, &self.script).with_context(|| format!("report of {name}:\n{output}"))?;
+        ensure!(report.transactions > 0, "{name} ran nothing:\n{output}");
+        Ok(report)
+    }
+}
+
+/// What follows `label` on the line that has it.
+fn after<'a>(output: &'a str, label: &str) -> Result<&'a str> {
+    let line = output.lines().find_map(|line| line.split_once(label));
+    Ok(line.with_context(|| format!("there is no `{label}`"))?.1.trim())
+}
+
+/// The number that follows `label`; what comes behind it, a unit or a total, is ignored.
+fn number<T: std::str::FromStr>(output: &str, label: &str) -> Result<T> {
+    let rest = after(output, label)?;
+    let digits = rest.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap_or_default();
+    digits.parse().ok().with_context(|| format!("no number after `{label}`: {rest}"))
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask test`: every check there is, as stages that can also be run alone.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
+
+use crate::{
+    command::{cargo, command, is_root, output, run as execute, which},
+    setup::{self, Purpose},
+    tidy,
+};
+
+/// Arguments of the verb.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Stages to run; all of them if none is named.
+    #[arg(value_parser = PossibleValuesParser::new(STAGES.iter().map(|stage| stage.name)))]
+    names: Vec<String>,
+}
+
+struct Stage {
+    name: &'static str,
+    /// What it needs on the machine.
+    needs: &'static [Purpose],
+    run: fn() -> Result<()>,
+}
+
+/// Cheapest first, so that what is wrong is known early.
+const STAGES: &[Stage] = &[
+    Stage { name: "tidy", needs: &[], run: tidy::run },
+    Stage { name: "fmt", needs: &[Purpose::Lint], run: || execute(cargo().args(["fmt", "--all", "--check"])) },
+    Stage { name: "typos", needs: &[Purpose::Lint], run: typos },
+    Stage { name: "deny", needs: &[Purpose::Lint], run: deny },
+    Stage { name: "clippy", needs: &[Purpose::Build, Purpose::Lint], run: clippy },
+    Stage { name: "docs", needs: &[Purpose::Build], run: docs },
+    Stage { name: "unit", needs: &[Purpose::Build], run: unit },
+    Stage { name: "e2e", needs: &[Purpose::Build, Purpose::Test], run: end_to_end },
+];
+
+/// The verb.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let chosen: Vec<&Stage> = STAGES
+        .iter()
+        .filter(|stage| options.names.is_empty() || options.names.iter().any(|n| n == stage.name))
+        .collect();
+    let mut needs: Vec<Purpose> = Vec::new();
+    for need in chosen.iter().flat_map(|stage| stage.needs) {
+        if !needs.contains(need) {
+            needs.push(*need);
+        }
+    }
+    let mut results = vec![measure("setup", || setup::ensure(&needs, false))];
+    for stage in chosen {
+        results.push(measure(stage.name, stage.run));
+    }
+    eprintln!("\n{:<8} {:>8}  result", "stage", "time");
+    for (name, time, outcome) in &results {
+        let result = match outcome {
+            Ok(()) => "ok".to_owned(),
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        eprintln!("{name:<8} {:>6.1} s  {result}", time.as_secs_f64());
+    }
+    let failed = results.iter().filter(|(_, _, outcome)| outcome.is_err()).count();
+    if failed > 0 {
+        bail!("{failed} of {} stages failed", results.len());
+    }
+    Ok(())
+}
+
+/// Runs one stage; later ones run even if it fails, so that one run shows everything that is wrong.
+fn measure(name: &'static str, stage: impl FnOnce() -> Result<()>) -> (&'static str, Duration, Result<()>) {
+    eprintln!("\n=== {name}");
+    let start = Instant::now();
+    let outcome = stage();
+    (name, start.elapsed(), outcome)
+}
+
+fn typos() -> Result<()> {
+    let typos = setup::typos().context("typos is not installed")?;
+    execute(&mut command(typos))
+}
+
+fn deny() -> Result<()> {
+    // Without advisories: they need the network, and change without a change of ours.
+    execute(cargo().args(["deny", "--workspace", "check", "licenses", "bans", "sources"]))
+}
+
+fn clippy() -> Result<()> {
+    execute(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+fn docs() -> Result<()> {
+    execute(cargo().env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]))
+}
+
+fn unit() -> Result<()> {
+    if which("cargo-nextest").is_none() {
+        return execute(cargo().args(["test", "--workspace", "--locked"]));
+    }
+    execute(cargo().args(["nextest", "run", "--workspace", "--locked", "--no-tests=pass"]))?;
+    // What nextest leaves out.
+    execute(cargo().args(["test", "--workspace", "--locked", "--doc"]))
+}
+
+/// The tests that are ignored elsewhere, as root: eBPF programs, database servers.
+fn end_to_end() -> Result<()> {
+    let packages = ["--package=querylens", "--package=querylens-tests"];
+    execute(cargo().args(["build", "--release", "--locked", "--bins"]).args(packages))?;
+    let mut test = cargo();
+    if !is_root() {
+        if output(command("sudo").args(["--non-interactive", "true"])).is_err() {
+            bail!("needs root or sudo without a password");
+        }
+        test.env(runner_variable()?, "sudo --non-interactive --preserve-env");
+    }
+    // One at a time: they compare the work of whole servers and of the one agent of the host.
+    let arguments = ["test", "--release", "--locked", "--lib", "--bins", "--tests"];
+    let harness = ["--", "--ignored", "--test-threads=1"];
+    execute(test.args(arguments).args(packages).args(harness))
+}
+
+/// `CARGO_TARGET_<host>_RUNNER`, the program under which cargo starts tests.
+fn runner_variable() -> Result<String> {
+    let version = output(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_")))
+}

@@ -681,13 +681,7 @@ impl Session {
                 self.main(frame);
                 self.function_ended(end);
             }
-            // The commit failed, and with it what this unit did last.
-            Some(Step::Sync) if self.fail_last(frame, at, code, |_| true) => {}
-            Some(Step::Sync) => {
-                self.main(frame);
-                let arrived = self.queue.front().map_or(at, |request| request.arrived);
-                self.finish(Kind::Utility, Text::None, arrived, 0, end);
-            }
+            Some(Step::Sync) => self.commit_failed(frame, end),
             Some(_) => {
                 // What was prepared may not be describable, e.g. because the transaction has failed.
                 if !self.fail_last(frame, at, code, |last| describes && last.kind == Kind::Prepare) {
@@ -698,6 +692,15 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// `Sync` ends the implicit transaction: what failed is the commit, and with it what the unit did last.
+    fn commit_failed(&mut self, frame: &Frame<'_>, end: End) {
+        if !self.fail_last(frame, end.at, end.code, |_| true) {
+            self.main(frame);
+            let arrived = self.queue.front().map_or(end.at, |request| request.arrived);
+            self.finish(Kind::Utility, Text::None, arrived, 0, end);
+        }
     }
 
     /// The error belongs to the statement that seemed to have ended, if there is one that `fits`.
@@ -713,6 +716,7 @@ impl Session {
             return false;
         }
         (last.status, last.code, last.end) = (Status::Error, code, at);
+        last.rows_affected = None;
         last.bytes_out += frame.size();
         self.last_end = Some(at);
         true

@@ -222,8 +222,9 @@ impl Session {
                 if !self.proven && !self.copy_in {
                     return Err(Fault::Lost);
                 }
-                self.count_in(frame);
-                if frame.kind == b'd' || mem::take(&mut self.copy_in) || self.queue.is_empty() || self.skipping {
+                let wanted = frame.kind == b'd' || mem::take(&mut self.copy_in);
+                if wanted || self.skipping || self.queue.is_empty() {
+                    self.count_in(frame);
                     return Ok(());
                 }
                 Step::CopyEnd

@@ -434,7 +434,10 @@ impl<'a> Lexer<'a> {
         // `1a` is a name to MySQL and an error to PostgreSQL, where it belongs to what is folded.
         if is(self.peek(0), WORD) {
             self.word();
-            if name && self.text[start..self.at].iter().any(|byte| !byte.is_ascii_digit() && *byte != b'_') {
+            let digits = |byte: &u8| byte.is_ascii_digit() || *byte == b'_';
+            let after_digits = self.text[start..self.at].iter().position(|byte| !digits(byte));
+            // An `e` alone is the beginning of an exponent.
+            if name && after_digits.is_some_and(|at| !self.text[start + at..self.at].eq_ignore_ascii_case(b"e")) {
                 return Kind::Word;
             }
         }

@@ -1,6 +1,6 @@
-//! Metrics over OTLP 1.10, gRPC or HTTP with protobuf.
+//! Metrics over OTLP, gRPC or HTTP with protobuf.
 //!
-//! [`request`] builds, [`split`] cuts to size, [`transport`] sends once, [`retry`] decides when to try again; the [`Exporter`] puts them together.
+//! `request` builds, `split` cuts to size, `transport` sends once, `retry` decides when to try again; the [`Exporter`] puts them together.
 
 mod config;
 mod grpc;
@@ -26,6 +26,14 @@ pub use request::Builder;
 use retry::Backoff;
 pub use transport::SetupError;
 use transport::{Accepted, Failure, Transport};
+
+/// Longest that the agent waits for anything, whatever a receiver asks for or a configuration allows.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
+/// So much time from now, at most [`LONGEST_WAIT`].
+fn later(wait: Duration) -> Instant {
+    Instant::now() + wait.min(LONGEST_WAIT)
+}
 
 /// What exporting has come to, cumulative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,18 +102,26 @@ impl Exporter {
         self.stats
     }
 
-    /// Sends `snapshot`, in as many requests as its size needs. Returns when all is sent or given up: within `retry.elapsed` and one
-    /// `timeout`.
+    /// Sends `snapshot`, in as many requests as its size needs. Returns when all is sent or given up: after `retry.elapsed`, no request
+    /// is begun or sent again.
     pub async fn export(&mut self, snapshot: &Snapshot) -> Report {
         let mut report = Report::default();
         let mut requests = split::split(self.builder.request(snapshot), self.max_request_bytes).into_iter();
-        let deadline = Instant::now() + self.retry.elapsed.0;
+        let deadline = later(self.retry.elapsed.0);
         if let Some(wait) = self.wait() {
             report.errors.push(format!("{} asked to wait for another {wait:.0?}: nothing was sent", self.transport));
             report.stats.points_failed += requests.map(|request| split::points(&request)).sum::<u64>();
         } else {
             while let Some(request) = requests.next() {
                 let points = split::points(&request);
+                if report.stats != Stats::default() && Instant::now() > deadline {
+                    report.stats.points_failed += points + requests.map(|rest| split::points(&rest)).sum::<u64>();
+                    report.errors.push(format!(
+                        "{} is too slow: not everything was sent within {:?} (config key `export.otlp.retry.elapsed`)",
+                        self.transport, self.retry.elapsed
+                    ));
+                    break;
+                }
                 match self.send(&request, deadline, &mut report.stats.retries).await {
                     Ok(Accepted { rejected, message }) => {
                         let rejected = rejected.min(points);
@@ -123,8 +139,8 @@ impl Exporter {
                         report.errors.push(format!("{}: {}", self.transport, failure.message()));
                         if let Failure::Temporary { .. } = failure {
                             // The receiver is not there: the rest would only wait for the same.
-                            report.stats.points_failed += requests.map(|rest| split::points(&rest)).sum::<u64>();
-                            break;
+                            report.stats.points_failed +=
+                                requests.by_ref().map(|rest| split::points(&rest)).sum::<u64>();
                         }
                     }
                 }
@@ -167,8 +183,8 @@ impl Exporter {
                 return Err(failure);
             };
             let wait = after.unwrap_or_else(|| backoff.next());
-            if Instant::now() + wait > deadline {
-                self.not_before = after.map(|after| Instant::now() + after);
+            if later(wait) > deadline {
+                self.not_before = after.map(later);
                 return Err(failure);
             }
             *retries += 1;

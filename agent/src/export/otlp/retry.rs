@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::Retry;
+use super::{LONGEST_WAIT, config::Retry};
 
 /// Pauses that double up to a bound, each spread by chance over its upper half, so that agents which lost one receiver together do not come
 /// back together.
@@ -14,7 +14,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(retry: &Retry) -> Backoff {
-        let max = retry.max.0;
+        let max = retry.max.0.min(LONGEST_WAIT);
         Backoff { pause: retry.initial.0.min(max), max }
     }
 
@@ -62,6 +62,13 @@ mod tests {
         seen.sort_by(f64::total_cmp);
         seen.dedup();
         assert!(seen.len() > 200, "they differ");
+    }
+
+    #[test]
+    fn no_configuration_overflows() {
+        let forever = HumanDuration(Duration::MAX);
+        let mut backoff = Backoff::new(&Retry { initial: forever, max: forever, elapsed: forever });
+        (0..5).for_each(|_| assert!(backoff.next() <= LONGEST_WAIT));
     }
 
     #[test]

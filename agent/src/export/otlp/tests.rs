@@ -37,6 +37,8 @@ use crate::model::{
 #[derive(Clone, Debug)]
 enum Answer {
     Take,
+    /// After 100 ms.
+    TakeSlowly,
     Partly(i64, &'static str),
     /// HTTP status, `Retry-After`, body.
     Http(u16, Option<&'static str>, &'static str),
@@ -135,6 +137,10 @@ async fn http(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes)
             (status, axum::response::AppendHeaders(retry_after), body).into_response()
         }
         Answer::Never => std::future::pending().await,
+        Answer::TakeSlowly => {
+            sleep(Duration::from_millis(100)).await;
+            response(&answer).encode_to_vec().into_response()
+        }
         answer => ([("content-type", "application/x-protobuf")], response(&answer).encode_to_vec()).into_response(),
     }
 }
@@ -557,7 +563,7 @@ async fn the_receiver_says_how_long_to_wait() {
 /// without asking again; what was not sent is counted.
 #[tokio::test]
 async fn a_long_wait_holds_over_exports() {
-    let receiver = Receiver::answering([Answer::Http(503, Some("3600"), "maintenance")]);
+    let receiver = Receiver::answering([Answer::Http(503, Some("18446744073709551615"), "maintenance")]);
     let address = receiver.clone().listen(Protocol::Http).await;
     let mut exporter = exporter(&config(Protocol::Http, address));
     let start = Instant::now();
@@ -566,7 +572,7 @@ async fn a_long_wait_holds_over_exports() {
     assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(receiver.requests().len(), 1);
     assert!(first.errors[0].contains("HTTP 503 Service Unavailable: maintenance"), "{first:?}");
-    assert!(second.errors[0].contains("asked to wait for another 3"), "{second:?}");
+    assert!(second.errors[0].contains("asked to wait for another 8"), "{second:?}");
     let points = split::points(&receiver.requests()[0]);
     assert_eq!(exporter.stats(), Stats { points_failed: 2 * points, ..Stats::default() });
     assert_eq!(exporter.stats().losses()[1], ("otlp_points_failed", 2 * points));
@@ -685,6 +691,20 @@ async fn large_requests_arrive_in_parts() {
         assert_eq!(flat(&requests), flat(&[built(&many(300))]));
         assert_eq!(exporter.stats(), report.stats);
     }
+}
+
+/// Scenario: the receiver takes its time for each of many requests. Guarantees: the export ends, and what was not sent is counted.
+#[tokio::test]
+async fn a_slow_receiver_does_not_hold_the_exporter() {
+    let receiver = Receiver::answering((0..100).map(|_| Answer::TakeSlowly));
+    let address = receiver.clone().listen(Protocol::Http).await;
+    let mut config = Config { max_request_bytes: (64 << 10).try_into().unwrap(), ..config(Protocol::Http, address) };
+    config.retry.elapsed = HumanDuration::from_millis(50);
+    let report = exporter(&config).export(&many(300)).await;
+    let sent = receiver.requests();
+    assert_eq!((sent.len(), report.stats.requests), (1, 1), "{report:?}");
+    assert!(report.errors[0].contains("too slow"), "{report:?}");
+    assert_eq!(report.stats.points_failed, split::points(&built(&many(300))) - split::points(&sent[0]));
 }
 
 /// Scenario: one of several requests is refused for good. Guarantees: the others arrive.

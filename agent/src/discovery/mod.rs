@@ -29,7 +29,7 @@ use self::{
     executable::FileId,
     inspect::{Finding, Inspector},
 };
-use crate::model::{Instance, ServerKey, Verdict};
+use crate::model::{Instance, Problem, ServerKey, Verdict};
 
 /// After an exec, a process is looked at after this time, ...
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -59,12 +59,26 @@ pub struct Config {
     /// Where the host's procfs is mounted.
     pub proc_root: PathBuf,
     /// Seconds between two full scans of all processes: a safety net for events that were lost.
+    #[schemars(range(min = 1, max = MAX_RESCAN_SECONDS))]
     pub rescan_interval_seconds: u32,
 }
 
 impl Default for Config {
     fn default() -> Config {
         Config { proc_root: PathBuf::from("/proc"), rescan_interval_seconds: 60 }
+    }
+}
+
+/// A day: from then on it is no safety net.
+const MAX_RESCAN_SECONDS: u32 = 86_400;
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let relative = (!self.proc_root.is_absolute()).then(|| Problem::new("proc_root", "must be an absolute path"));
+        let rescan =
+            Problem::out_of_range("rescan_interval_seconds", &self.rescan_interval_seconds, 1..=MAX_RESCAN_SECONDS);
+        relative.into_iter().chain(rescan)
     }
 }
 

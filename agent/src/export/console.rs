@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::attributes;
-use crate::model::{HumanDuration, InstanceSnapshot, Snapshot, StatementSnapshot};
+use crate::model::{HumanDuration, InstanceSnapshot, Problem, Snapshot, StatementSnapshot};
 
 /// What is printed to standard output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config { format: Format::Table, interval: HumanDuration::from_secs(10), top: 20 }
+    }
+}
+
+/// More often than this, people cannot read it; less often, nobody waits for it.
+const INTERVALS: std::ops::RangeInclusive<HumanDuration> =
+    HumanDuration::from_millis(100)..=HumanDuration::from_secs(86_400);
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        Problem::out_of_range("interval", &self.interval, INTERVALS).into_iter()
     }
 }
 

@@ -25,13 +25,9 @@ pub(super) fn count(count: u64) -> String {
     if count < 10_000 { count.to_string() } else { scaled(count as f64, 1000.0, &["", "k", "M", "G", "T", "P", "E"]) }
 }
 
-/// `512B`, `45.2MiB`.
-pub(super) fn bytes(bytes: u64) -> String {
-    if bytes < 1024 {
-        format!("{bytes}B")
-    } else {
-        scaled(bytes as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
-    }
+/// `45.2MiB`, `1.10GiB`.
+pub(super) fn mebibytes(mebibytes: f64) -> String {
+    scaled(mebibytes, 1024.0, &["MiB", "GiB", "TiB"])
 }
 
 /// Events in a second: `0`, `0.25`, `12.3`, `4.56k`.
@@ -99,8 +95,8 @@ mod tests {
         for (number, text) in [(0, "0"), (9_999, "9999"), (12_345, "12.3k"), (999_999, "1.00M"), (u64::MAX, "18.4E")] {
             assert_eq!(count(number), text);
         }
-        for (number, text) in [(0, "0B"), (1023, "1023B"), (1024, "1.00KiB"), (47_395_635, "45.2MiB")] {
-            assert_eq!(bytes(number), text);
+        for (number, text) in [(0.0, "0.00MiB"), (45.2, "45.2MiB"), (1126.4, "1.10GiB")] {
+            assert_eq!(mebibytes(number), text);
         }
         for (number, text) in
             [(None, "-"), (Some(0.0), "0"), (Some(0.001), "<0.01"), (Some(12.34), "12.3"), (Some(4560.0), "4.56k")]

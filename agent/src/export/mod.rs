@@ -3,6 +3,7 @@
 mod attributes;
 pub mod console;
 pub mod host;
+pub mod otlp;
 pub mod prometheus;
 pub mod selection;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub console: Option<console::Config>,
     /// Serve metrics to Prometheus, at `/metrics` of `health.listen`.
     pub prometheus: prometheus::Config,
+    /// Send metrics to OpenTelemetry receivers. Default: none.
+    pub otlp: Vec<otlp::Config>,
 }
 
 impl Config {

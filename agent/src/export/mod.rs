@@ -45,6 +45,11 @@ impl Config {
         host.into_iter()
             .chain(console.map(|problem| problem.beneath("console")))
             .chain(self.prometheus.check().map(|problem| problem.beneath("prometheus")))
+            .chain(
+                self.otlp.iter().enumerate().flat_map(|(index, otlp)| {
+                    otlp.check().map(move |problem| problem.beneath(&format!("otlp[{index}]")))
+                }),
+            )
     }
 }
 

@@ -17,15 +17,18 @@ use super::{
 /// From this length on a text is taken out of errors; what is shorter is no secret, and would be found within words.
 const SECRET_BYTES: usize = 4;
 
-/// Takes `text` out of `reason`, and its words where they are quoted.
+/// Takes `text` out of `reason`, and the parts of it that stand there in backticks.
 fn hide(reason: &mut String, text: &str) {
-    if text.len() >= SECRET_BYTES {
-        *reason = reason.replace(text, "…");
-        let words = text.split(|character: char| !character.is_alphanumeric());
-        for word in words.filter(|word| word.len() >= SECRET_BYTES) {
-            *reason = reason.replace(&format!("`{word}`"), "`…`");
-        }
+    if text.len() < SECRET_BYTES {
+        return;
     }
+    let whole = text.to_lowercase();
+    let part = |quoted: &str| quoted.len() >= SECRET_BYTES && whole.contains(&quoted.to_lowercase());
+    let replaced = reason.replace(text, "…");
+    let parts = replaced.split('`').enumerate();
+    // Between the first and second backtick, the third and fourth, ...
+    *reason =
+        parts.map(|(at, piece)| if at % 2 == 1 && part(piece) { "…" } else { piece }).collect::<Vec<_>>().join("`");
 }
 
 /// Why a node cannot be what the configuration needs there.

@@ -10,7 +10,7 @@ use ratatui::{
 
 use super::{
     app::{App, Sort},
-    format::{count, duration, percent, rate},
+    format::{count, percent, rate},
     view::{AgentRow, InstanceRow, StatementRow},
 };
 
@@ -109,8 +109,8 @@ fn instance_row(row: &InstanceRow) -> Row<'_> {
         right(format!("{}/{}", count(row.active), count(row.sessions))),
         right(rate(row.rate)),
         errors,
-        right(duration(row.p50)),
-        right(duration(row.p99)),
+        right(row.p50.brief()),
+        right(row.p99.brief()),
         wire,
     ])
 }
@@ -159,9 +159,9 @@ fn draw_statements(
             right(count(row.calls)),
             errors,
             right(count(row.rows)),
-            right(duration(row.mean)),
-            right(duration(row.p50)),
-            right(duration(row.p99)),
+            right(row.mean.brief()),
+            right(row.p50.brief()),
+            right(row.p99.brief()),
         ];
         if labelled {
             cells.push(Cell::from(row.instance.as_str()));
@@ -184,7 +184,7 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App, row: &StatementRow, area: Rect)
         row.database,
         row.user,
         row.key.fingerprint,
-        duration(row.total)
+        row.total.brief()
     ))];
     if !row.codes.is_empty() {
         let codes: Vec<String> = row.codes.iter().map(|(code, number)| format!("{code} {}", count(*number))).collect();

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use super::format::{self, UNKNOWN};
 use crate::{
     health::status::{Agent, Instance, Sessions, Statement, Status},
-    model::printable,
+    model::{HumanDuration, printable},
 };
 
 /// Identity of an instance, kept over a restart of the server.
@@ -23,7 +23,7 @@ pub(super) struct StatementKey {
 /// What the agent costs and loses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct AgentRow {
-    pub(super) uptime: Duration,
+    pub(super) uptime: HumanDuration,
     /// CPUs that the agent's process keeps busy.
     pub(super) cpu: Option<f64>,
     /// CPUs that the eBPF programs keep busy on behalf of the servers.
@@ -39,7 +39,7 @@ impl AgentRow {
     pub(super) fn cost(&self) -> String {
         format!(
             "up {}  agent cpu {}  kernel cpu {}  memory {}  records {}/s",
-            format::duration(self.uptime),
+            self.uptime.brief(),
             format::percent(self.cpu),
             format::percent(self.programs),
             format::mebibytes(self.rss_mib),
@@ -75,8 +75,8 @@ pub(super) struct InstanceRow {
     pub(super) active: u64,
     pub(super) rate: Option<f64>,
     pub(super) errors: Option<f64>,
-    pub(super) p50: Duration,
-    pub(super) p99: Duration,
+    pub(super) p50: HumanDuration,
+    pub(super) p99: HumanDuration,
 }
 
 /// A line of the table of statements.
@@ -89,13 +89,13 @@ pub(super) struct StatementRow {
     pub(super) text: String,
     pub(super) summary: String,
     pub(super) rate: Option<f64>,
-    pub(super) total: Duration,
+    pub(super) total: HumanDuration,
     pub(super) calls: u64,
     pub(super) errors: u64,
     pub(super) rows: u64,
-    pub(super) mean: Duration,
-    pub(super) p50: Duration,
-    pub(super) p99: Duration,
+    pub(super) mean: HumanDuration,
+    pub(super) p50: HumanDuration,
+    pub(super) p99: HumanDuration,
     /// Error code and number, the most frequent first.
     pub(super) codes: Vec<(String, u64)>,
 }
@@ -266,13 +266,13 @@ fn statement_row(instance: &Instance, label: &str, now: &Statement, rates: Optio
     }
 }
 
-fn micros(micros: f64) -> Duration {
+fn micros(micros: f64) -> HumanDuration {
     seconds(micros / 1e6)
 }
 
 /// Zero for what is no duration, as a number from another process may be.
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+fn seconds(seconds: f64) -> HumanDuration {
+    HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// Instances in different network namespaces may have the same label.

@@ -120,14 +120,14 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 pub(super) enum Transport {
     Http(Http),
-    Grpc(Grpc),
+    Grpc(Box<Grpc>),
 }
 
 impl Transport {
     pub(super) fn new(config: &Config) -> Result<Transport, SetupError> {
         Ok(match config.protocol {
             Protocol::Http => Transport::Http(Http::new(config)?),
-            Protocol::Grpc => Transport::Grpc(Grpc::new(config)?),
+            Protocol::Grpc => Transport::Grpc(Grpc::new(config)?.into()),
         })
     }
 

@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{
@@ -74,9 +75,9 @@ impl Inspector {
         }
     }
 
-    /// Begins a round: what was read of sockets before is out of date.
-    pub(super) fn begin(&mut self) {
-        self.tables.clear();
+    /// Begins a round of inspections.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.tables.begin(now);
     }
 
     /// How many executables were forgotten at the bound.

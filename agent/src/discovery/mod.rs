@@ -29,7 +29,7 @@ use self::{
     executable::FileId,
     inspect::{Finding, Inspector},
 };
-use crate::model::{Instance, ServerKey, Verdict};
+use crate::model::{Instance, Problem, ServerKey, Verdict};
 
 /// After an exec, a process is looked at after this time, ...
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -41,12 +41,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const UNDECIDED_INTERVAL: Duration = Duration::from_millis(800);
 /// How long a process that does not execute a server's program is watched; the next full scan looks at it again.
 const WATCH_TIME: Duration = Duration::from_secs(60);
-/// Interval at which known servers are checked, and new processes looked for where the kernel does not report them.
+/// Interval at which known servers are checked, and new processes looked for where the kernel does not report them, ...
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// ... but with very many processes at this one for each, which is some thirty times what listing one costs.
+const SWEEP_INTERVAL_PER_PROCESS: Duration = Duration::from_micros(20);
 /// How long after it was found a server may open further sockets that are to be seen at once.
 const YOUNG_TIME: Duration = Duration::from_secs(10);
-/// Looking for new processes takes at most this share of one CPU: one part in so many.
-const SWEEP_SHARE: u32 = 100;
 /// Bound on watched processes. At the bound further ones are left to the next full scan.
 const WATCH_LIMIT: usize = 4096;
 /// Bound on the list of processes that could not be looked at. At the bound further ones are only counted.
@@ -59,12 +59,26 @@ pub struct Config {
     /// Where the host's procfs is mounted.
     pub proc_root: PathBuf,
     /// Seconds between two full scans of all processes: a safety net for events that were lost.
+    #[schemars(range(min = 1, max = MAX_RESCAN_SECONDS))]
     pub rescan_interval_seconds: u32,
 }
 
 impl Default for Config {
     fn default() -> Config {
         Config { proc_root: PathBuf::from("/proc"), rescan_interval_seconds: 60 }
+    }
+}
+
+/// A day: from then on it is no safety net.
+const MAX_RESCAN_SECONDS: u32 = 86_400;
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let relative = (!self.proc_root.is_absolute()).then(|| Problem::new("proc_root", "must be an absolute path"));
+        let rescan =
+            Problem::out_of_range("rescan_interval_seconds", &self.rescan_interval_seconds, 1..=MAX_RESCAN_SECONDS);
+        relative.into_iter().chain(rescan)
     }
 }
 
@@ -174,7 +188,7 @@ impl Discovery {
 
     /// Looks at all processes.
     pub fn scan(&mut self, now: Instant) -> Vec<Change> {
-        self.inspector.begin();
+        self.inspector.begin(now);
         self.next_scan = now + self.rescan_interval();
         let mut changes = Vec::new();
         self.check_known(now, true, &mut changes);
@@ -217,7 +231,7 @@ impl Discovery {
         if now >= self.next_scan {
             changes = self.scan(now);
         } else {
-            self.inspector.begin();
+            self.inspector.begin(now);
             if now >= self.next_check {
                 self.check_known(now, false, &mut changes);
             }
@@ -265,6 +279,11 @@ impl Discovery {
     /// Processes that work for the main process `pid`: a postmaster's backends and auxiliary processes, sorted.
     pub fn backends(&self, pid: u32) -> Vec<u32> {
         self.inspector.workers(pid)
+    }
+
+    /// Inodes of all sockets that process `pid` holds open, connections included; `None` if they cannot be read.
+    pub fn open_sockets(&self, pid: u32) -> Option<HashSet<u64>> {
+        sockets::open_inodes(&self.inspector.process(pid)).ok()
     }
 
     /// Inode numbers of all sockets that a process has open; `None` if they cannot be read (any more).
@@ -336,7 +355,6 @@ impl Discovery {
         if self.last_event.is_some_and(|event| now.saturating_duration_since(event) < interval) {
             return;
         }
-        let begin = Instant::now();
         let Some(pids) = self.list() else { return };
         for pid in &pids {
             if self.listed.binary_search(pid).is_err() && !self.known.contains_key(pid) {
@@ -347,8 +365,9 @@ impl Discovery {
                 }
             }
         }
+        let count = u32::try_from(pids.len()).unwrap_or(u32::MAX);
+        self.next_sweep = now + CHECK_INTERVAL.max(SWEEP_INTERVAL_PER_PROCESS.saturating_mul(count));
         self.listed = pids;
-        self.next_sweep = now + CHECK_INTERVAL.max(begin.elapsed() * SWEEP_SHARE);
     }
 
     fn watch(&mut self, pid: u32, now: Instant, origin: Origin) {

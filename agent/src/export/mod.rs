@@ -10,7 +10,10 @@ pub mod selection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::names::{Metric, metric};
+use crate::model::{
+    Problem,
+    names::{Metric, metric},
+};
 
 pub use host::Host;
 pub use selection::Selection;
@@ -31,6 +34,23 @@ pub struct Config {
     pub prometheus: prometheus::Config,
     /// Send metrics to OpenTelemetry receivers. Default: none.
     pub otlp: Vec<otlp::Config>,
+}
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let empty = self.host_name.as_deref().is_some_and(|name| name.trim().is_empty());
+        let host = empty.then(|| Problem::new("host_name", "must not be empty"));
+        let console = self.console.iter().flat_map(console::Config::check);
+        host.into_iter()
+            .chain(console.map(|problem| problem.beneath("console")))
+            .chain(self.prometheus.check().map(|problem| problem.beneath("prometheus")))
+            .chain(
+                self.otlp.iter().enumerate().flat_map(|(index, otlp)| {
+                    otlp.check().map(move |problem| problem.beneath(&format!("otlp[{index}]")))
+                }),
+            )
+    }
 }
 
 /// Name of the latency metric.

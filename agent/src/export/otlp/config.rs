@@ -1,12 +1,14 @@
 //! Configuration of an OTLP receiver.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{
+    borrow::Cow, collections::BTreeMap, fmt, num::NonZeroUsize, ops::RangeInclusive, path::PathBuf, str::FromStr,
+};
 
 use reqwest::{Url, header::HeaderName};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HumanDuration, Secret, names::attribute as a};
+use crate::model::{HumanDuration, Problem, Secret, names::attribute as a};
 
 /// An OTLP receiver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,8 +34,10 @@ pub struct Config {
     #[schemars(range(min = 65536))]
     pub max_request_bytes: NonZeroUsize,
     /// Statements with series of their own, for each server; the rest is counted in `_other`. Default: 1000.
+    #[schemars(range(min = 0, max = MAX_STATEMENTS))]
     pub max_statements: usize,
     /// Bytes of a statement's text in `db.query.text`; 0 leaves the attribute out. Default: 4095.
+    #[schemars(range(min = 0, max = MAX_TEXT_BYTES))]
     pub query_text_bytes: usize,
     /// What happens after temporary failures.
     pub retry: Retry,
@@ -60,7 +64,37 @@ impl Default for Config {
     }
 }
 
+/// More often than this costs more than it tells; less often, receivers take the host for gone.
+const INTERVALS: RangeInclusive<HumanDuration> = HumanDuration::from_secs(1)..=HumanDuration::from_secs(3_600);
+/// Between a slow network and a receiver that never answers.
+const TIMEOUTS: RangeInclusive<HumanDuration> = HumanDuration::from_millis(100)..=HumanDuration::from_secs(600);
+/// As [`TIMEOUTS`], for pauses; no pause at all would press a receiver that is overloaded.
+const PAUSES: RangeInclusive<HumanDuration> = HumanDuration::from_millis(10)..=HumanDuration::from_secs(600);
+/// The agent remembers no more.
+const MAX_STATEMENTS: usize = 1_000_000;
+/// Receivers cut or refuse longer attributes.
+const MAX_TEXT_BYTES: usize = 65_536;
+
 impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let Retry { initial, max, elapsed } = &self.retry;
+        let pauses = (initial > max).then(|| Problem::new("retry.initial", "must not be longer than `max`"));
+        let pair = self.tls.cert_file.is_some() == self.tls.key_file.is_some();
+        [
+            Problem::out_of_range("interval", &self.interval, INTERVALS),
+            Problem::out_of_range("timeout", &self.timeout, TIMEOUTS),
+            Problem::out_of_range("max_statements", &self.max_statements, 0..=MAX_STATEMENTS),
+            Problem::out_of_range("query_text_bytes", &self.query_text_bytes, 0..=MAX_TEXT_BYTES),
+            Problem::out_of_range("retry.initial", initial, PAUSES).or(pauses),
+            Problem::out_of_range("retry.max", max, PAUSES),
+            Problem::out_of_range("retry.elapsed", elapsed, HumanDuration::default()..=*INTERVALS.end()),
+            (!pair).then(|| Problem::new("tls", "needs both `cert_file` and `key_file`, or neither")),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     /// The URL that requests go to.
     pub(super) fn url(&self) -> Url {
         let endpoint = self.endpoint.clone().unwrap_or_else(|| Endpoint::local(self.protocol));

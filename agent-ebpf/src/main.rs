@@ -1,9 +1,25 @@
-//! The eBPF programs.
+//! The eBPF programs. They know no SQL: they recognise watched processes and copy what those read and write, bounded, to the ring buffer.
+//!
+//! One file a hook family; [`maps`] is what they share, [`emit`] the only way into the ring buffer.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+mod boundary;
+mod emit;
+mod kernel;
+mod maps;
+mod process;
+mod socket;
+mod syscall;
 
 #[cfg(not(test))]
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// The helpers that these programs use are for GPL-compatible programs only; the sources are under either licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -5,9 +5,10 @@ use core::mem::size_of;
 /// Size classes of a data record's payload, smallest first. The verifier wants each reservation to have a constant size;
 /// a chunk takes the smallest class that holds it, a longer one is cut to the last class and its true length kept.
 ///
-/// PostgreSQL sends from an 8 KiB buffer (`PQ_SEND_BUFFER_SIZE`, backend/libpq/pqcomm.c) and MySQL from one of
-/// 16 KiB (`net_buffer_length`), so the last class holds every chunk that either writes by default.
-pub const PAYLOAD_CLASSES: [usize; 4] = [256, 1024, 4096, 16384];
+/// The first class holds a prepared execution and its answer, the second most simple queries. PostgreSQL sends from an 8 KiB
+/// buffer (`PQ_SEND_BUFFER_SIZE`, backend/libpq/pqcomm.c) and MySQL from one of 16 KiB (`net_buffer_length`), so the last
+/// class holds every chunk that either writes by default.
+pub const PAYLOAD_CLASSES: [usize; 5] = [96, 384, 1024, 4096, 16384];
 
 /// The most bytes that one record can carry.
 pub const MAX_PAYLOAD: usize = PAYLOAD_CLASSES[PAYLOAD_CLASSES.len() - 1];
@@ -20,10 +21,8 @@ pub mod kind {
     pub const CLOSE: u16 = 2;
     /// A process began to run another executable (`sched_process_exec`).
     pub const EXEC: u16 = 3;
-    /// The last thread of a process ended (`sched_process_exit` of the group leader).
+    /// The last thread of a watched process ended (`sched_process_exit`).
     pub const EXIT: u16 = 4;
-    /// A watched server created a process (`sched_process_fork`); `conn` holds the parent's process id.
-    pub const FORK: u16 = 5;
 }
 
 /// Direction of [`kind::DATA`], seen from the server. Values of [`RecordHeader::direction`].
@@ -81,7 +80,8 @@ pub struct RecordHeader {
     pub tid: u32,
     /// Connection: inode number of the server's socket (the number shown in /proc/PID/fd and /proc/net).
     pub conn: u64,
-    /// `CLOCK_MONOTONIC` nanoseconds: for a request, when the read returned; for a response, when the write began.
+    /// `CLOCK_MONOTONIC` nanoseconds: for a request, when the read returned; for a response, when the write began
+    /// ([`strategy::BOUNDARY`]) or returned (the others, whose hooks run after it).
     pub at: u64,
     /// Number of this record on its connection, both directions together, counting lost ones too; wraps.
     pub seq: u32,
@@ -146,7 +146,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         family: u16_at(44),
         reserved: u16_at(46),
     };
-    if !(kind::DATA..=kind::FORK).contains(&header.kind) {
+    if !(kind::DATA..=kind::EXIT).contains(&header.kind) {
         return Err(DecodeError::Kind);
     }
     if header.captured > header.true_len {
@@ -156,7 +156,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     Ok(Record { header, payload })
 }
 
-/// Value of `TARGETS`: what the kernel must know of a watched process (key: its process id).
+/// Value of `TARGETS`: what the kernel must know of a watched process (key: its process id). Children inherit it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -164,6 +164,14 @@ pub struct Target {
     pub slot: u32,
     /// One of [`strategy`]: only that family of hooks speaks for this server.
     pub strategy: u32,
+    /// TCP ports on which the server accepts connections, 0 where unused. A socket with another local port is one that the server itself
+    /// opened (replication, foreign data wrappers, name service) and is left alone.
+    pub ports: [u16; Target::PORTS],
+}
+
+impl Target {
+    /// Bound on the ports of one server.
+    pub const PORTS: usize = 8;
 }
 
 /// Which family of hooks captures a server. Values of [`Target::strategy`].
@@ -174,8 +182,25 @@ pub mod strategy {
     pub const BOUNDARY: u32 = 1;
     /// Socket tracepoints `sock_send_length` and `sock_recv_length`.
     pub const SOCKET: u32 = 2;
-    /// System-call tracepoints of `sendto` and `recvfrom`.
+    /// The system-call tracepoint `sys_exit`, for `sendto` and `recvfrom`.
     pub const SYSCALL: u32 = 3;
+}
+
+/// Value of `CONNS` (key: inode number of the socket): what the kernel remembers of a connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conn {
+    /// Where the last write's buffer began and ended in the server's memory. A write that begins inside it repeats the
+    /// part that the operating system did not take the last time ([`strategy::BOUNDARY`] only).
+    pub written_from: u64,
+    /// End of that buffer.
+    pub written_to: u64,
+    /// Number of the next record.
+    pub seq: u32,
+    /// Address family.
+    pub family: u16,
+    /// 1 if this is a connection that a client opened to the server, 0 if it is to be left alone.
+    pub accepted: u16,
 }
 
 /// Byte offsets of kernel structure members, read from the running kernel's BTF by userspace.
@@ -188,6 +213,10 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `task_struct.files`
     pub task_files: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
     /// `files_struct.fdt`
     pub files_fdt: u32,
     /// `fdtable.fd`
@@ -208,10 +237,54 @@ pub struct Offsets {
     pub sock_socket: u32,
     /// `sock.__sk_common.skc_family`
     pub sock_family: u32,
-    /// `socket_alloc.vfs_inode`: the inode lies that far behind the socket it belongs to.
-    pub socket_alloc_inode: u32,
-    /// `msghdr.msg_iter`-independent: `iov` of a user `struct iovec` is fixed by the ABI; kept for alignment.
-    pub reserved: u32,
-    /// `task_struct.group_leader`-independent thread check: `signal_struct.live`
-    pub signal_live: u32,
+    /// `sock.__sk_common.skc_num`: the local port, in host byte order.
+    pub sock_port: u32,
+    /// `unix_sock.addr`
+    pub unix_addr: u32,
+    /// `socket_alloc.vfs_inode` minus `socket_alloc.socket`: the inode lies that far behind the socket it belongs to.
+    pub socket_to_inode: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_header_survives_the_way_through_bytes() {
+        let header = RecordHeader {
+            kind: kind::DATA,
+            direction: direction::RESPONSE,
+            flags: flags::BOUNDARY,
+            target: 7,
+            tgid: 0x0102_0304,
+            tid: 0x0506_0708,
+            conn: 0x1112_1314_1516_1718,
+            at: 0x2122_2324_2526_2728,
+            seq: 9,
+            captured: 3,
+            true_len: 5,
+            family: 10,
+            reserved: 0,
+        };
+        // SAFETY: RecordHeader is repr(C) integers without padding (HEADER_LEN is asserted).
+        let mut bytes = unsafe { core::mem::transmute::<RecordHeader, [u8; HEADER_LEN]>(header) }.to_vec();
+        bytes.extend_from_slice(b"abcpadding");
+        assert_eq!(decode(&bytes), Ok(Record { header, payload: b"abc" }));
+        assert_eq!(decode(&bytes[..HEADER_LEN + 2]), Err(DecodeError::Payload));
+        assert_eq!(decode(&bytes[..HEADER_LEN - 1]), Err(DecodeError::Short));
+        bytes[0] = 99;
+        assert_eq!(decode(&bytes), Err(DecodeError::Kind));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_safe(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(record) = decode(&bytes) {
+                prop_assert!(record.payload.len() as u32 <= record.header.true_len);
+                prop_assert_eq!(record.payload.len(), record.header.captured as usize);
+            }
+        }
+    }
 }

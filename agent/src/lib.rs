@@ -2,6 +2,14 @@
 //!
 //! The way of the data and who may import whom stand in docs/ARCHITECTURE.md.
 
+pub mod aggregate;
+pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod export;
+pub mod health;
 pub mod model;
+pub mod runtime;
 pub mod sql;
 pub mod wire;

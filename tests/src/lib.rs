@@ -1,7 +1,6 @@
-//! Real servers, load, the agent's process and oracles: everything that the end-to-end tests and the demo share.
+//! Real servers, load, the agent's process and oracles: everything that the end-to-end tests and the demo share; and recorded wire streams.
 //!
 //! What is started here is ended on drop, and by the kernel if this process dies first.
-
 pub mod agent;
 pub mod client;
 pub mod http;
@@ -11,3 +10,4 @@ pub mod oracle;
 pub mod process;
 pub mod servers;
 pub mod status;
+pub mod stream;

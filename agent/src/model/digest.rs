@@ -25,6 +25,9 @@ impl Digest {
     /// Fingerprint of [`Digest::other`] (the bucket at the bound).
     pub const OTHER: u64 = 1;
 
+    /// Fingerprint of [`Digest::command`].
+    pub const COMMAND: u64 = 2;
+
     /// The digest of executions whose text was never seen.
     pub fn unknown() -> Digest {
         Digest::named(Digest::UNKNOWN, "<unknown>")
@@ -33,6 +36,16 @@ impl Digest {
     /// The digest under which everything beyond the bound on statements is counted.
     pub fn other() -> Digest {
         Digest::named(Digest::OTHER, "_other")
+    }
+
+    /// The digest of protocol commands that carry no statement (a ping, a change of schema by command).
+    pub fn command() -> Digest {
+        Digest::named(Digest::COMMAND, "<command>")
+    }
+
+    /// The fingerprint as it is written everywhere: 16 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        format!("{:016x}", self.fingerprint)
     }
 
     fn named(fingerprint: u64, name: &str) -> Digest {

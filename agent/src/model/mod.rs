@@ -1,18 +1,28 @@
 //! What flows through the agent. Plain data: imports nothing of ours but the kernel contract's histogram.
 
 pub mod digest;
+pub mod duration;
 pub mod histogram;
 pub mod instance;
 pub mod names;
+pub mod printable;
+pub mod problem;
+pub mod secret;
 pub mod session;
 pub mod snapshot;
 pub mod statement;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;
 pub mod verdict;
 
 pub use digest::Digest;
+pub use duration::HumanDuration;
 pub use histogram::Histogram;
 pub use instance::{Container, Engine, Instance, Listen, ServerKey};
+pub use printable::printable;
+pub use problem::Problem;
+pub use secret::Secret;
 pub use session::{SessionInfo, SessionState};
 pub use snapshot::{
     AgentStats, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, StatementStats, WireState,

@@ -49,6 +49,29 @@ impl StatementStats {
         self.failed.values().map(Histogram::count).sum()
     }
 
+    /// Adds all of `other`. Codes beyond the bound are counted under `None`.
+    pub fn merge(&mut self, other: &StatementStats) {
+        self.ok.merge(&other.ok);
+        for (code, histogram) in &other.failed {
+            let full = self.failed.keys().filter(|code| code.is_some()).count() >= Self::MAX_CODES;
+            let code = code.filter(|_| !full || self.failed.contains_key(code));
+            self.failed.entry(code).or_default().merge(histogram);
+        }
+        self.first_byte.merge(&other.first_byte);
+        self.rows_sent += other.rows_sent;
+        self.rows_affected += other.rows_affected;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.prepares += other.prepares;
+        self.estimated += other.estimated;
+        self.truncated += other.truncated;
+    }
+
+    /// Time spent in all executions.
+    pub fn total(&self) -> Duration {
+        self.failed.values().map(Histogram::sum).fold(self.ok.sum(), Duration::saturating_add)
+    }
+
     /// All durations, successful or not.
     pub fn durations(&self) -> Histogram {
         let mut all = self.ok.clone();
@@ -175,4 +198,26 @@ pub struct Snapshot {
     pub agent: AgentStats,
     /// Kernel features and what else was probed at start, by name.
     pub features: Vec<(&'static str, Verdict)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_keeps_every_error_and_the_bound_on_codes() {
+        let failing = |codes: std::ops::Range<u16>| {
+            let mut stats = StatementStats::default();
+            for code in codes {
+                stats.failed.entry(Some(Code::Mysql(code))).or_default().record(Duration::from_millis(1));
+            }
+            stats
+        };
+        let mut all = failing(0..10);
+        all.merge(&failing(5..30));
+        assert_eq!((all.executions(), all.errors(), all.total()), (35, 35, Duration::from_millis(35)));
+        assert_eq!(all.failed.keys().flatten().count(), StatementStats::MAX_CODES);
+        assert_eq!(all.failed[&Some(Code::Mysql(7))].count(), 2);
+        assert_eq!(all.failed[&None].count(), 14);
+    }
 }

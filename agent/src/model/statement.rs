@@ -1,12 +1,13 @@
 //! One execution of a statement, as a wire machine reports it.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use super::{Digest, Timestamp};
+use super::{Digest, Timestamp, names::ERROR_TYPE_OTHER};
 
 /// Text of a statement as the client sent it. Holds literals: it never leaves the process, and its `Debug` shows only lengths.
 ///
@@ -91,6 +92,13 @@ pub enum Code {
     Sqlstate([u8; 5]),
     /// MySQL error number.
     Mysql(u16),
+}
+
+impl Code {
+    /// The value of `error.type`: the code, or `_OTHER` for a failure without one.
+    pub fn error_type(code: Option<Code>) -> Cow<'static, str> {
+        code.map_or(Cow::Borrowed(ERROR_TYPE_OTHER), |code| Cow::Owned(code.to_string()))
+    }
 }
 
 impl fmt::Display for Code {

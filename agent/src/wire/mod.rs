@@ -58,7 +58,7 @@ impl Anomaly {
 }
 
 /// A connection's protocol machine.
-pub trait Machine {
+pub trait Machine: Send {
     /// Bytes went over the wire at `at`. `bytes` is what was captured of the `true_len` bytes sent; what is missing is at the end.
     fn data(&mut self, direction: Direction, at: Timestamp, bytes: &[u8], true_len: usize, out: &mut Vec<Event>);
     /// An unknown number of bytes was lost, in either direction.

@@ -1,0 +1,93 @@
+//! `querylens discover`: what was found, where it listens, and what is visible or why not.
+
+use std::{io::Write, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{Common, DEGRADED, FINE, UNUSABLE, table};
+use crate::{
+    model::{Container, Instance, Listen, WireState, printable},
+    runtime::survey::{Survey, survey},
+};
+
+/// Find the database servers on this host and tell what is visible of them
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    engine: &'static str,
+    version: Option<&'a str>,
+    pid: u32,
+    executable: String,
+    data_dir: Option<String>,
+    listen: &'a [Listen],
+    container: Option<&'a Container>,
+    wire: &'a WireState,
+}
+
+impl<'a> Row<'a> {
+    fn new(instance: &'a Instance, wire: &'a WireState) -> Row<'a> {
+        Row {
+            engine: instance.engine.name(),
+            version: instance.version.as_deref(),
+            pid: instance.key.pid,
+            executable: instance.executable.display().to_string(),
+            data_dir: instance.data_dir.as_ref().map(|path| path.display().to_string()),
+            listen: &instance.listen,
+            container: instance.container.as_ref(),
+            wire,
+        }
+    }
+}
+
+/// Exit code 0 if all that was found is visible, 1 if something is hidden or could not be looked at, 2 if nothing is visible.
+pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let survey = survey(&args.common.load()?);
+    let rows: Vec<Row<'_>> = survey.servers.iter().map(|(instance, wire)| Row::new(instance, wire)).collect();
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &rows)?;
+        writeln!(out)?;
+    } else {
+        text(&survey, &rows, out)?;
+    }
+    let visible = rows.iter().filter(|row| row.wire.state == "visible").count();
+    Ok(ExitCode::from(match visible {
+        _ if visible == rows.len() && survey.unseen.is_empty() => FINE,
+        0 if !rows.is_empty() => UNUSABLE,
+        _ => DEGRADED,
+    }))
+}
+
+fn text(survey: &Survey, rows: &[Row<'_>], out: &mut dyn Write) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        writeln!(out, "no PostgreSQL, MySQL or MariaDB server accepts connections on this host")?;
+    } else {
+        let cells: Vec<[String; 6]> = rows
+            .iter()
+            .map(|row| {
+                let listen: Vec<String> = row.listen.iter().map(Listen::to_string).collect();
+                [
+                    row.engine.to_owned(),
+                    row.version.unwrap_or("?").to_owned(),
+                    row.pid.to_string(),
+                    listen.join(" "),
+                    row.container.map_or("-", |container| container.runtime.as_str()).to_owned(),
+                    format!("{}: {}", row.wire.strategy, row.wire.reason),
+                ]
+            })
+            .collect();
+        table::write(out, ["ENGINE", "VERSION", "PID", "LISTEN", "CONTAINER", "WIRE"], &cells)?;
+    }
+    for unseen in &survey.unseen {
+        let pid = unseen.pid.map_or_else(|| "some processes".to_owned(), |pid| format!("process {pid}"));
+        writeln!(out, "{pid} ({}) could not be looked at: {}", printable(&unseen.name), unseen.verdict.reason())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! The commented defaults and the JSON Schema, both generated from the structs, so that neither can say what is not so.
+
+use std::fmt::Write;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::{Config, tree::Type};
+
+/// Width of the comments in the commented defaults.
+const WIDTH: usize = 110;
+
+const HEAD: &str = "\
+Querylens: every setting with its default. The agent needs none of them.
+
+In place of any single value may stand where to read it: `{ env: NAME }` for an environment variable, `{ file: /PATH }` for a file.
+`querylens check FILE` tells everything that is wrong with a file, with line and column.";
+
+/// The commented defaults: `config/querylens.yaml`.
+pub fn yaml() -> String {
+    let mut lines = Vec::new();
+    comment(HEAD, &mut lines);
+    for (key, property) in properties(&generated()).into_iter().flatten() {
+        lines.push(String::new());
+        setting(key, property, &mut lines);
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The JSON Schema, for editors: `config/querylens.schema.json`.
+pub fn schema() -> String {
+    let mut schema = generated();
+    accept_references(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        root.shift_insert(0, "title".into(), "Querylens configuration".into());
+        root.insert("$defs".into(), json!({ "reference": reference() }));
+    }
+    let mut text = format!("{schema:#}");
+    text.push('\n');
+    text
+}
+
+/// Every key that can be set, as a path from the root.
+pub(super) fn keys() -> Vec<String> {
+    fn walk(schema: &Value, prefix: &str, keys: &mut Vec<String>) {
+        for (key, property) in properties(schema).into_iter().flatten() {
+            let path = format!("{prefix}{key}");
+            walk(property, &format!("{path}."), keys);
+            keys.push(path);
+        }
+    }
+    let mut keys = Vec::new();
+    walk(&generated(), "", &mut keys);
+    keys
+}
+
+/// The range of the whole number at `path`, where its part gives one.
+pub(super) fn range(path: &str) -> Option<(i128, i128)> {
+    let root = generated();
+    let schema = path.split('.').try_fold(&root, |schema, key| properties(schema)?.get(key))?;
+    let bound = |name| content(schema)[name].as_i64().map(i128::from);
+    Some((bound("minimum")?, bound("maximum")?))
+}
+
+fn generated() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Config>().to_value()
+}
+
+/// The schema without the alternative "or nothing" of an optional value.
+fn content(schema: &Value) -> &Value {
+    let is_null = |schema: &Value| schema["type"] == "null";
+    match schema["anyOf"].as_array().map(Vec::as_slice) {
+        Some([one, other]) if is_null(other) => one,
+        Some([other, one]) if is_null(other) => one,
+        _ => schema,
+    }
+}
+
+/// The keys of a section; `None` for a single value, a list or a map with free keys.
+fn properties(schema: &Value) -> Option<&Map<String, Value>> {
+    content(schema)["properties"].as_object()
+}
+
+/// A setting with its comment; commented out where the default is nothing.
+fn setting(key: &str, schema: &Value, lines: &mut Vec<String>) {
+    comment(schema["description"].as_str().unwrap_or_default(), lines);
+    allowed(content(schema), lines);
+    let default = &schema["default"];
+    let off = if default.is_null() { "# " } else { "" };
+    let Some(properties) = properties(schema) else {
+        let value = match (default, schema["examples"].get(0)) {
+            (Value::Null, Some(example)) => format!(" {}", flow(example)),
+            (Value::Null, None) => String::new(),
+            (default, _) => format!(" {}", flow(default)),
+        };
+        lines.push(format!("{off}{key}:{value}"));
+        return;
+    };
+    lines.push(format!("{off}{key}:"));
+    let mut inner = Vec::new();
+    for (key, property) in properties {
+        setting(key, property, &mut inner);
+    }
+    lines.extend(inner.into_iter().map(|line| format!("{off}  {line}")));
+}
+
+/// Allowed values and range.
+fn allowed(schema: &Value, lines: &mut Vec<String>) {
+    for value in schema["oneOf"].as_array().into_iter().flatten() {
+        let description = value["description"].as_str().unwrap_or_default();
+        comment(&format!("- {}: {description}", flow(&value["const"])), lines);
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        let values: Vec<String> = values.iter().filter(|value| !value.is_null()).map(flow).collect();
+        comment(&format!("Allowed: {}", values.join(", ")), lines);
+    }
+    if let (Some(min), Some(max)) = (schema.get("minimum"), schema.get("maximum")) {
+        comment(&format!("From {min} to {max}."), lines);
+    }
+}
+
+/// `text` as comment lines, filled up to [`WIDTH`]; what stands in backticks is not broken.
+fn comment(text: &str, lines: &mut Vec<String>) {
+    if text.is_empty() {
+        return;
+    }
+    for paragraph in text.split("\n\n") {
+        if paragraph.as_ptr() != text.as_ptr() {
+            lines.push("#".into());
+        }
+        let mut line = String::from("#");
+        let mut code = false;
+        let words = paragraph.split(|character: char| {
+            code ^= character == '`';
+            character.is_whitespace() && !code
+        });
+        for word in words.filter(|word| !word.is_empty()) {
+            if line.len() > 1 && line.len() + 1 + word.len() > WIDTH {
+                lines.push(std::mem::replace(&mut line, "#".into()));
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+}
+
+/// A value on one line of YAML.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Null => "~".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => {
+            let first = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/');
+            let rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte));
+            let plain = first && rest && !text.ends_with(':') && Type::of_plain(text) == Type::String;
+            if plain { text.clone() } else { value.to_string() }
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::Object(entries) if entries.is_empty() => "{}".into(),
+        Value::Object(entries) => {
+            let mut text = String::from("{");
+            for (at, (key, value)) in entries.iter().enumerate() {
+                let comma = if at == 0 { "" } else { "," };
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{comma} {}: {}", flow(&Value::String(key.clone())), flow(value));
+            }
+            text + " }"
+        }
+    }
+}
+
+/// `{ env: NAME }` or `{ file: PATH }`.
+fn reference() -> Value {
+    let place = |key: &str, description: &str| {
+        json!({
+            "type": "object",
+            "description": description,
+            "properties": { key: { "type": "string" } },
+            "required": [key],
+            "additionalProperties": false,
+        })
+    };
+    json!({
+        "description": "Where to read the value.",
+        "oneOf": [place("env", "An environment variable."), place("file", "A file; a line break at its end is left out.")],
+    })
+}
+
+/// Lets a reference stand in place of each single value beneath `schema`, and nothing in place of each section.
+fn accept_references(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(accept_references),
+        Value::Object(object) => {
+            for (key, inner) in object.iter_mut() {
+                if key == "properties" {
+                    inner.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(accept_references);
+                } else if matches!(key.as_str(), "items" | "additionalProperties" | "anyOf") {
+                    accept_references(inner);
+                }
+            }
+            let of_type = |wanted: &[&str]| match object.get("type") {
+                Some(Value::String(own)) => wanted.contains(&own.as_str()),
+                Some(Value::Array(own)) => own.iter().any(|own| wanted.iter().any(|wanted| own == wanted)),
+                _ => false,
+            };
+            if of_type(&["string", "integer", "number", "boolean"]) || object.contains_key("oneOf") {
+                let annotations = ["description", "default", "examples"];
+                let mut outer = Map::new();
+                for annotation in annotations {
+                    if let Some(value) = object.remove(annotation) {
+                        outer.insert(annotation.into(), value);
+                    }
+                }
+                let inner = Value::Object(std::mem::take(object));
+                outer.insert("anyOf".into(), json!([inner, { "$ref": "#/$defs/reference" }]));
+                *object = outer;
+            } else if object.contains_key("properties") && object.get("type") == Some(&json!("object")) {
+                object.insert("type".into(), json!(["object", "null"]));
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,192 @@
+//! The only threads, channels, clock and signals: wires the stages and takes them apart again.
+//!
+//! Two threads of their own do the work that must not wait for anything else: the *pipeline* (ring buffer → machines → statistics)
+//! and the *servers* thread (processes → servers → hooks). Everything that talks to the outside lives on the tokio runtime and asks
+//! them for snapshots.
+
+mod pipeline;
+mod servers;
+pub mod service;
+pub mod survey;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, SyncSender},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    aggregate::Aggregator,
+    capture::{self, Control, Features},
+    config::Config,
+    discovery::Discovery,
+    health::cost::Cost,
+    model::{AgentStats, Snapshot},
+};
+use pipeline::{Answer, Command, Pipeline};
+use servers::{Costs, Request, Servers};
+
+/// Commands and requests that may wait. Beyond them a notice of the pipeline is replaced by a full scan of the process table.
+const QUEUE: usize = 4096;
+/// How long the threads may take to answer before the agent is called stuck.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Asks for a full scan of the process table, because events were lost.
+#[derive(Clone, Default)]
+struct Rescan(Arc<AtomicBool>);
+
+impl Rescan {
+    fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing can be captured here.
+    #[error("cannot observe this host: {0}")]
+    Capture(#[from] capture::Error),
+    /// A thread could not be started.
+    #[error("starting a thread: {0}")]
+    Thread(#[from] io::Error),
+    /// A thread does not answer.
+    #[error("the {0} thread does not answer; this is a defect in the agent, its log tells more")]
+    Stuck(&'static str),
+}
+
+/// The running stages.
+pub struct Runtime {
+    start: SystemTime,
+    features: Features,
+    commands: SyncSender<Command>,
+    requests: SyncSender<Request>,
+    pipeline: JoinHandle<()>,
+    servers: JoinHandle<()>,
+}
+
+/// Takes snapshots; cheap to clone.
+#[derive(Clone)]
+pub struct Snapshots {
+    start: SystemTime,
+    features: Features,
+    commands: SyncSender<Command>,
+    requests: SyncSender<Request>,
+}
+
+impl Runtime {
+    /// Loads the programs and starts the threads. Servers that run already are found within the first moments.
+    pub fn start(config: &Config) -> Result<Runtime, Error> {
+        let (control, ring) = Control::open(&config.capture).map_err(|(error, _)| error)?;
+        let features = control.features().clone();
+        let rescan = Rescan::default();
+        let (commands, command_queue) = mpsc::sync_channel(QUEUE);
+        let (requests, request_queue) = mpsc::sync_channel(QUEUE);
+        let pipeline = Pipeline {
+            ring,
+            aggregator: Aggregator::new(config.aggregate.clone()),
+            commands: command_queue,
+            requests: requests.clone(),
+            rescan: rescan.clone(),
+        };
+        let servers = Servers {
+            control,
+            discovery: Discovery::new(config.discovery.clone()),
+            requests: request_queue,
+            pipeline: commands.clone(),
+            rescan,
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        Ok(Runtime {
+            start: SystemTime::now(),
+            features,
+            commands,
+            requests,
+            pipeline: thread("ql-pipeline").spawn(move || pipeline.run())?,
+            servers: thread("ql-servers").spawn(move || servers.run())?,
+        })
+    }
+
+    /// A handle that takes snapshots.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots {
+            start: self.start,
+            features: self.features.clone(),
+            commands: self.commands.clone(),
+            requests: self.requests.clone(),
+        }
+    }
+
+    /// Detaches all hooks, drains what the kernel has recorded and gives the last snapshot.
+    pub async fn stop(self) -> Result<Snapshot, Error> {
+        let snapshots = self.snapshots();
+        let costs = snapshots.costs().await?;
+        let _ = self.requests.send(Request::Stop);
+        let joined = |thread: JoinHandle<()>| tokio::task::spawn_blocking(move || thread.join());
+        let _ = joined(self.servers).await;
+        let answer = snapshots.ask(Command::Finish).await?;
+        let _ = joined(self.pipeline).await;
+        Ok(snapshots.assemble(answer, costs))
+    }
+}
+
+impl Snapshots {
+    /// Everything at this moment.
+    pub async fn take(&self) -> Result<Snapshot, Error> {
+        let costs = self.costs().await?;
+        let answer = self.ask(Command::Snapshot).await?;
+        Ok(self.assemble(answer, costs))
+    }
+
+    async fn ask(&self, command: fn(oneshot::Sender<Answer>) -> Command) -> Result<Answer, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.try_send(command(reply)).is_ok();
+        in_time(sent, answer).await.ok_or(Error::Stuck("pipeline"))
+    }
+
+    async fn costs(&self) -> Result<Costs, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.requests.try_send(Request::Costs(reply)).is_ok();
+        in_time(sent, answer).await.ok_or(Error::Stuck("servers"))
+    }
+
+    fn assemble(&self, answer: Answer, costs: Costs) -> Snapshot {
+        let mut losses = costs.losses;
+        losses.insert("undecodable", answer.undecodable);
+        let mut agent = AgentStats {
+            program_time: costs.program_time,
+            records: answer.records,
+            losses,
+            ..AgentStats::default()
+        };
+        match Cost::read() {
+            Ok(cost) => cost.store(&mut agent),
+            Err(error) => tracing::warn!(%error, "the agent's own cost could not be read"),
+        }
+        Snapshot {
+            at: SystemTime::now(),
+            start: self.start,
+            instances: answer.instances,
+            agent,
+            features: self.features.rows().map(|(name, verdict)| (name, verdict.clone())).to_vec(),
+        }
+    }
+}
+
+async fn in_time<T>(sent: bool, answer: oneshot::Receiver<T>) -> Option<T> {
+    match sent {
+        true => tokio::time::timeout(ANSWER_LIMIT, answer).await.ok()?.ok(),
+        false => None,
+    }
+}

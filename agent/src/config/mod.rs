@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{aggregate, capture, model::Problem};
 
+pub use capture::Choice;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use lookup::{Host, Lookup};
 

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::{
     http, layout,
     process::{Launch, Process, User, sleep, wait_for},
+    servers::free_port,
     status::Status,
 };
 
@@ -28,16 +29,17 @@ pub struct AgentOptions {
     pub binary: Option<PathBuf>,
     /// Arguments behind `run`.
     pub arguments: Vec<String>,
-    /// Further environment.
-    pub environment: Vec<(String, String)>,
+    /// Its configuration, to which an address of its own for its HTTP end points is added; without one it runs as installed.
+    pub configuration: Option<String>,
     /// As whom, if not as this process's user.
     pub user: Option<User>,
 }
 
 impl AgentOptions {
-    /// With `--capture STRATEGY` (auto, boundary, socket).
+    /// With `--capture STRATEGY` (auto, boundary, socket), and an HTTP address that no other agent has.
     pub fn capture(strategy: &str) -> AgentOptions {
-        AgentOptions { arguments: vec!["--capture".into(), strategy.into()], ..AgentOptions::default() }
+        let arguments = vec!["--capture".into(), strategy.into()];
+        AgentOptions { arguments, configuration: Some(String::new()), ..AgentOptions::default() }
     }
 }
 
@@ -45,8 +47,9 @@ impl AgentOptions {
 #[derive(Debug)]
 pub struct Agent {
     process: Process,
+    binary: PathBuf,
     address: SocketAddr,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Agent {
@@ -71,22 +74,25 @@ impl Agent {
     pub fn spawn(options: AgentOptions) -> Result<Agent> {
         let binary = options.binary.unwrap_or_else(Agent::binary);
         ensure!(binary.exists(), "{} is not built: cargo build --release -p querylens", binary.display());
-        // A foreign agent would answer in its place.
-        ensure!(
-            http::get(DEFAULT_ADDRESS, "/health/ready").is_err(),
-            "something else serves {DEFAULT_ADDRESS}: end it first"
-        );
         let dir = tempfile::Builder::new().prefix("querylens-agent-").tempdir()?;
-        let mut launch = Launch::new(&binary).arg("run").args(&options.arguments).log(&dir.path().join("stderr"));
-        for (name, value) in &options.environment {
-            launch = launch.env(name, value);
+        let mut launch = Launch::new(&binary).arg("run").log(&dir.path().join("stderr"));
+        let mut address = DEFAULT_ADDRESS;
+        if let Some(configuration) = &options.configuration {
+            address.set_port(free_port()?);
+            let file = dir.path().join("querylens.yaml");
+            fs::write(&file, format!("health:\n  listen: {address}\n{configuration}"))?;
+            launch = launch.arg("--config").arg(&file);
         }
+        // Another agent would answer in its place.
+        ensure!(http::get(address, "/health/live").is_err(), "something else serves {address}: end it first");
+        launch = launch.args(&options.arguments);
         if let Some(user) = options.user {
+            user.own(dir.path())?;
             launch = launch.user(user);
         }
         // Like an init system: it may drain.
         let process = launch.on_parent_death(libc::SIGTERM).start()?;
-        Ok(Agent { process, address: DEFAULT_ADDRESS, dir })
+        Ok(Agent { process, binary, address, _dir: dir })
     }
 
     /// Runs another command of the agent to its end: its exit status, standard output and standard error.
@@ -111,11 +117,6 @@ impl Agent {
     /// What it wrote to standard output and standard error so far.
     pub fn stderr(&self) -> String {
         self.process.log()
-    }
-
-    /// Directory for files of this agent, e.g. its configuration.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Its status now.
@@ -157,29 +158,27 @@ impl Agent {
 
     /// Asks it to end, waits for that, and checks that nothing of it is left.
     pub fn stop(mut self) -> Result<ExitStatus> {
-        let pid = self.pid();
         let status = self.process.end(libc::SIGTERM, Duration::from_secs(15))?;
-        check_nothing_left(pid)?;
+        check_nothing_left(self.pid(), &self.binary)?;
         Ok(status)
     }
 
     /// Kills it as a crash would, and checks that the kernel has taken away everything of it.
     pub fn kill(mut self) -> Result<()> {
-        let pid = self.pid();
         self.process.end(libc::SIGKILL, Duration::from_secs(15))?;
-        check_nothing_left(pid)
+        check_nothing_left(self.pid(), &self.binary)
     }
 }
 
-/// Fails if a descriptor to an eBPF object whose links carry `pid`'s probes, a uprobe event or the process is left.
+/// Fails if anything of the ended agent is left.
 ///
-/// An eBPF link that is not pinned lives as long as somebody holds a descriptor to it, so a link without a holder cannot exist; what could
-/// remain are pins below /sys/fs/bpf, another process that inherited descriptors, and events in uprobe_events of tracefs.
-fn check_nothing_left(pid: u32) -> Result<()> {
+/// An eBPF link that is not pinned lives as long as somebody holds a descriptor of it (bpf(2)), so what could remain are another process
+/// that holds one, pins below /sys/fs/bpf, and events in uprobe_events of tracefs.
+fn check_nothing_left(pid: u32, binary: &Path) -> Result<()> {
     if Path::new(&format!("/proc/{pid}")).exists() {
         bail!("process {pid} is still there");
     }
-    let holders = bpf_holders("querylens")?;
+    let holders = bpf_holders(binary)?;
     ensure!(holders.is_empty(), "eBPF objects of the agent are still held by {holders:?}");
     for events in ["/sys/kernel/tracing/uprobe_events", "/sys/kernel/debug/tracing/uprobe_events"] {
         let events = fs::read_to_string(events).unwrap_or_default();
@@ -189,24 +188,24 @@ fn check_nothing_left(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Processes named `name` that hold an eBPF program or link (`prog_type`, `link_type` in fdinfo, see bpf(2)).
-pub fn bpf_holders(name: &str) -> Result<BTreeSet<u32>> {
+/// Processes of this executable that hold an eBPF program or link.
+fn bpf_holders(binary: &Path) -> Result<BTreeSet<u32>> {
     let mut holders = BTreeSet::new();
     for process in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|pid| pid.parse::<u32>().ok()) else { continue };
-        let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        if comm.trim_end() == name && bpf_objects(pid) > 0 {
+        let is_agent = fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == binary);
+        if is_agent && bpf_objects(pid) > 0 {
             holders.insert(pid);
         }
     }
     Ok(holders)
 }
 
-/// Number of eBPF programs and links that a process holds.
+/// Number of eBPF programs and links that a process holds, by `prog_type` and `link_type` of its fdinfo.
 pub fn bpf_objects(pid: u32) -> usize {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return 0 };
-    let is_object =
-        |info: &str| info.lines().any(|line| line.starts_with("prog_type:") || line.starts_with("link_type:"));
+    let marks = ["prog_type:", "link_type:"];
+    let is_object = |info: &str| info.lines().any(|line| marks.iter().any(|mark| line.starts_with(mark)));
     descriptors.flatten().filter(|file| fs::read_to_string(file.path()).is_ok_and(|info| is_object(&info))).count()
 }
 
@@ -216,4 +215,22 @@ fn contains_name(dir: &Path, name: &str) -> bool {
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         entry.file_name().to_string_lossy().contains(name) || (is_dir && contains_name(&entry.path(), name))
     })
+}
+
+/// Whether this kernel has what a capture strategy needs; where not, says so on standard error, since whoever asks will skip something.
+#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub fn kernel_supports(strategy: &str) -> bool {
+    // The answer must not come from the agent under test: the kernel's own type information names its tracepoints.
+    let needed: &[u8] = match strategy {
+        "socket" => b"btf_trace_sock_send_length\0",
+        _ => return true,
+    };
+    let types = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let supported = types.windows(needed.len()).any(|window| window == needed);
+    if !supported {
+        eprintln!(
+            "SKIPPED: this kernel has not the tracepoints of capture strategy `{strategy}` (Linux 6.3 and later have)"
+        );
+    }
+    supported
 }

@@ -142,6 +142,17 @@ impl InstanceStatus {
         sums
     }
 
+    /// What was counted since `before`.
+    pub fn since(&self, before: &InstanceStatus) -> BTreeMap<String, u64> {
+        let earlier = before.by_fingerprint();
+        let now = self.by_fingerprint().into_iter();
+        now.map(|(key, count)| {
+            let rest = count - earlier.get(&key).copied().unwrap_or(0);
+            (key, rest)
+        })
+        .collect()
+    }
+
     /// Everything a failed comparison should show.
     pub fn table(&self) -> String {
         let rows = self.statements.iter().map(|row| {

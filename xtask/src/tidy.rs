@@ -55,7 +55,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["config", "health", "runtime"]),
+    // What commands show is the model's data.
+    ("cli", &["model", "config", "health", "runtime"]),
 ];
 
 /// A crate, as it is written in paths, and the only folders of agent/src that may name it.

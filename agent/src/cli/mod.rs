@@ -11,10 +11,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-use crate::{
-    capture::Choice,
-    config::{self, Config, Host},
-};
+use crate::config::{self, Choice, Config, Host};
 
 /// Everything is fine.
 const FINE: u8 = 0;

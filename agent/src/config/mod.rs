@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{aggregate, capture, discovery, export, health, model::Problem};
 
+pub use capture::Choice;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use lookup::{Host, Lookup};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use agent_ebpf::histogram::{BUCKETS, bucket, upper_bound};
+pub use agent_ebpf::histogram::{BUCKETS, OFFSET};
+use agent_ebpf::histogram::{bucket, upper_bound};
 
 /// Counts per bucket, stored only between the lowest and the highest bucket in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -59,14 +59,45 @@ impl Report {
         self.transactions += other.transactions;
     }
 
-    /// Executions per fingerprint, as the agent writes it.
-    pub fn by_fingerprint(&self, engine: Engine) -> BTreeMap<String, u64> {
-        let mut sums = BTreeMap::new();
-        for (statement, count) in &self.executed {
-            *sums.entry(fingerprint(engine, statement)).or_default() += count;
+    /// Compares with executions per fingerprint that the agent counted: what differs, and how much it counted of these statements in all.
+    ///
+    /// The same statements are meant: those of the generator's script, recognised by the fingerprint of their text. A dedicated database would
+    /// not tell them apart from what the generator itself asks at its start (pgbench: the scale and the partitions; client libraries:
+    /// settings), which no report of a generator counts. Each statement is compared by itself, so that two faults cannot cancel out.
+    pub fn compare(&self, engine: Engine, by_fingerprint: &BTreeMap<String, u64>) -> Comparison {
+        // Several spellings may be one statement to the agent.
+        let mut statements: BTreeMap<String, Difference> = BTreeMap::new();
+        for (text, executed) in &self.executed {
+            let fingerprint = fingerprint(engine, text);
+            let counted = by_fingerprint.get(&fingerprint).copied().unwrap_or(0);
+            let new = || Difference { statement: text.clone(), executed: 0, counted };
+            statements.entry(fingerprint).or_insert_with(new).executed += executed;
         }
-        sums
+        let counted = statements.values().map(|statement| statement.counted).sum();
+        let differences =
+            statements.into_values().filter(|statement| statement.executed != statement.counted).collect();
+        Comparison { counted, differences }
     }
+}
+
+/// What came of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// Executions of the script's statements that the agent counted.
+    pub counted: u64,
+    /// Statements whose number differs; empty if all were counted exactly.
+    pub differences: Vec<Difference>,
+}
+
+/// A statement that was not counted as often as it was executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// As the script spells it.
+    pub statement: String,
+    /// By the load generator.
+    pub executed: u64,
+    /// By the agent.
+    pub counted: u64,
 }
 
 /// Fingerprint of a statement as the agent's status writes it.
@@ -132,4 +163,23 @@ fn number<T: std::str::FromStr>(output: &str, label: &str) -> Result<T> {
     let rest = after(output, label)?;
     let digits = rest.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap_or_default();
     digits.parse().ok().with_context(|| format!("no number after `{label}`: {rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_that_cancel_out_in_the_sum_are_found() {
+        let engine = Engine::Postgresql;
+        let script = ["SELECT a FROM t", "DELETE FROM t"].map(str::to_owned);
+        let report = Report::of(&script, 10, Duration::ZERO);
+        let counts =
+            |a, b| BTreeMap::from([(fingerprint(engine, &script[0]), a), (fingerprint(engine, &script[1]), b)]);
+        let exact = report.compare(engine, &counts(10, 10));
+        assert_eq!((exact.counted, exact.differences), (20, Vec::new()));
+        let wrong = report.compare(engine, &counts(11, 9));
+        assert_eq!((wrong.counted, wrong.differences.len()), (20, 2));
+        assert_eq!(report.compare(engine, &BTreeMap::new()).counted, 0);
+    }
 }

@@ -15,7 +15,7 @@ use crate::{
 pub enum Script {
     /// One SELECT.
     SelectOnly,
-    /// BEGIN, three UPDATEs, a SELECT, an INSERT, END.
+    /// BEGIN, UPDATE three times, SELECT, INSERT, END.
     TpcB,
 }
 

@@ -1,10 +1,9 @@
 //! Bounds of the classic histogram.
 
-use agent_ebpf::histogram::{BUCKETS, OFFSET};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Histogram;
+use crate::model::histogram::{BUCKETS, Histogram, OFFSET};
 
 /// Bounds of the latency histogram as powers of two in seconds: 2^first_power, …, 2^last_power. They coincide with buckets of the
 /// agent's own histogram, so that no count is an estimate.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use querylens_tests::{
-    load::{Report, fingerprint},
+    load::{Comparison, Difference, Report},
     status::{AgentStatus, InstanceStatus, Status},
 };
 use serde_json::{Value, json};
@@ -17,44 +17,30 @@ pub(crate) struct Truth {
     pid: u32,
     transport: &'static str,
     executed: u64,
-    counted: u64,
+    comparison: Comparison,
     instance: Option<InstanceStatus>,
-    /// Statements whose counts differ: text, executed, counted.
-    differences: Vec<(String, u64, u64)>,
 }
 
 impl Truth {
-    /// Compares the load generator's report with the agent's status.
-    ///
-    /// The same statements are meant: those of the generator's script, recognised by the fingerprint of their text. A dedicated database would
-    /// not tell them apart from what the generator itself asks at its start (pgbench: the scale and the partitions; client libraries:
-    /// settings), which no report of a generator counts. Data was created before the agent started. Each statement is compared by itself, so
-    /// that two faults cannot cancel out.
+    /// Compares the load generator's report with the agent's status. Data was created before the agent started, so every execution that the
+    /// agent counted of the script's statements comes from the load.
     pub(crate) fn compare(workload: &Workload, report: &Report, status: &Status) -> Truth {
         let instance = status.instance(workload.pid());
-        let by_fingerprint = instance.map(InstanceStatus::by_fingerprint).unwrap_or_default();
-        let executed = report.by_fingerprint(workload.engine());
-        let count = |fingerprint: &str| by_fingerprint.get(fingerprint).copied().unwrap_or(0);
-        let differences = report.executed.keys().filter_map(|text| {
-            let fingerprint = fingerprint(workload.engine(), text);
-            let (executed, counted) = (executed[&fingerprint], count(&fingerprint));
-            (executed != counted).then(|| (text.clone(), executed, counted))
-        });
+        let counted = instance.map(InstanceStatus::by_fingerprint).unwrap_or_default();
         Truth {
             engine: workload.engine().to_string(),
             version: workload.version().to_owned(),
             pid: workload.pid(),
             transport: workload.transport().name(),
             executed: report.total(),
-            counted: executed.keys().map(|fingerprint| count(fingerprint)).sum(),
+            comparison: report.compare(workload.engine(), &counted),
             instance: instance.cloned(),
-            differences: differences.collect(),
         }
     }
 
     /// Whether every statement was counted as often as it was run.
     pub(crate) fn is_exact(&self) -> bool {
-        self.differences.is_empty() && self.executed == self.counted
+        self.comparison.differences.is_empty()
     }
 
     fn json(&self) -> Value {
@@ -65,7 +51,7 @@ impl Truth {
             "pid": self.pid,
             "transport": self.transport,
             "executed": self.executed,
-            "counted": self.counted,
+            "counted": self.comparison.counted,
             "errors": self.instance.as_ref().map(|instance| instance.errors),
             "p50_us": number(|instance| instance.p50_us),
             "p99_us": number(|instance| instance.p99_us),
@@ -83,14 +69,14 @@ pub(crate) fn table(rows: &[Truth], agent: &AgentStatus) -> String {
         let version: String = row.version.chars().take(24).collect();
         let head = format!(
             "{:<10} {version:<24} {:>7} {:>5} {:>11} {:>11}",
-            row.engine, row.pid, row.transport, row.executed, row.counted
+            row.engine, row.pid, row.transport, row.executed, row.comparison.counted
         );
         let tail = match &row.instance {
             Some(instance) => format!("{:>7} {:>9.0} {:>9.0}", instance.errors, instance.p50_us, instance.p99_us),
             None => "not found by the agent".to_owned(),
         };
         let _ = writeln!(text, "{head} {tail}");
-        for (statement, executed, counted) in &row.differences {
+        for Difference { statement, executed, counted } in &row.comparison.differences {
             let _ = writeln!(text, "    {executed} executed, {counted} counted: {statement}");
         }
         if let Some(instance) = row.instance.as_ref().filter(|_| !row.is_exact()) {

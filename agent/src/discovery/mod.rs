@@ -286,11 +286,6 @@ impl Discovery {
         sockets::open_inodes(&self.inspector.process(pid)).ok()
     }
 
-    /// Inode numbers of all sockets that a process has open; `None` if they cannot be read (any more).
-    pub fn open_sockets(&self, pid: u32) -> Option<HashSet<u64>> {
-        sockets::open(&process::Process::new(&self.config.proc_root, pid)).ok()
-    }
-
     fn rescan_interval(&self) -> Duration {
         Duration::from_secs(u64::from(self.config.rescan_interval_seconds.max(1)))
     }

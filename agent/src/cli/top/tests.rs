@@ -187,7 +187,7 @@ fn frames() {
 #[tokio::test]
 async fn a_table_for_pipes() {
     let (sender, receiver) = watch::channel(Arc::new(snapshot(10, 1)));
-    let args = super::Args { interval: HumanDuration::from_millis(100), plain: true };
+    let args = super::Args { common: Default::default(), interval: HumanDuration::from_millis(100), plain: true };
     let mut out = Vec::new();
     let send = async {
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -211,7 +211,7 @@ async fn a_closed_pipe_ends_it() {
         }
     }
     let (_sender, receiver) = watch::channel(Arc::new(snapshot(10, 1)));
-    let args = super::Args { interval: HumanDuration::from_millis(100), plain: true };
+    let args = super::Args { common: Default::default(), interval: HumanDuration::from_millis(100), plain: true };
     super::run(args, receiver, &mut Closed).await.unwrap();
 }
 

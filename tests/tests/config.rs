@@ -281,3 +281,21 @@ fn check_prints_problems_for_people_and_for_programs() {
     assert_eq!(json, expected);
     assert_eq!(code, unusable);
 }
+
+/// Guarantees: the largest file that is read is judged soon, whatever is wrong with it.
+#[test]
+fn the_largest_files_are_judged_soon() {
+    let unknown: String = (0..75_000).map(|key| format!("key_{key}: 1\n")).collect();
+    let duplicate = "log: {}\n".repeat(120_000);
+    let nested = format!("log: {}\n", "[".repeat(30) + &"[],".repeat(300_000) + &"]".repeat(30));
+    let items = "export:\n otlp:\n".to_owned() + &" - {x: 1}\n".repeat(90_000);
+    for text in [unknown, duplicate, nested, items] {
+        assert!(text.len() > 800_000 && text.len() < 1024 * 1024, "{}", text.len());
+        let start = std::time::Instant::now();
+        let errors = parse("a.yaml", text.as_bytes()).unwrap_err();
+        assert!(errors.lines().count() <= 101);
+        let elapsed = start.elapsed();
+        // Takes a second without optimisation; the bound is for a machine that is busy.
+        assert!(elapsed.as_secs() < 20, "{elapsed:?}: {}", errors.lines().next().unwrap_or_default());
+    }
+}

@@ -940,7 +940,7 @@ fn play(c: &mut Connection, chunks: &[Chunk]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_statement_is_counted_once_with_its_text(steps in prop::collection::vec(step(), 1..30)) {

@@ -46,7 +46,9 @@ const SEARCH_THRESHOLD: u64 = 4 * 1024 * 1024;
 /// Bound on one symbol or string table. That of mysqld 9 has 6 MB.
 const TABLE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Bound on the read-only data searched. That of mysqld 9 has 14 MB.
-const SEARCH_LIMIT: u64 = 512 * 1024 * 1024;
+const SEARCH_LIMIT: u64 = 128 * 1024 * 1024;
+/// Bound on the places looked at more closely. mysqld 9 has a thousand that mention MySQL; a forged file could have millions.
+const HIT_LIMIT: usize = 100_000;
 /// Piece of read-only data held at once.
 const CHUNK: usize = 1024 * 1024;
 /// Longest C string that is looked at; pieces overlap by as much.
@@ -76,6 +78,11 @@ impl FileId {
     /// Identity of the file that `path` leads to.
     pub(super) fn of(path: &Path) -> io::Result<FileId> {
         fs::metadata(path).map(|metadata| FileId::new(&metadata))
+    }
+
+    /// Whether both are the same file, even if it was touched in between.
+    pub(super) fn is_same_file(self, other: FileId) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -194,9 +201,14 @@ impl Image {
             _ => header.section_headers(endian, data).ok()?,
         };
         let mut image = Image { exports: BTreeSet::new(), read_only: Vec::new() };
+        let mut symbols_seen = false;
         for section in sections {
             let flags = section.sh_flags(endian);
             if section.sh_type(endian) == elf::SHT_DYNSYM {
+                // There is one at most (gABI, "Section Types"); reading more would let a forged file fill the memory.
+                if std::mem::replace(&mut symbols_seen, true) {
+                    continue;
+                }
                 let strings = sections.get(section.sh_link(endian) as usize)?;
                 image.collect_exports::<Elf>(endian, data, section, strings)?;
             } else if section.sh_type(endian) == elf::SHT_PROGBITS
@@ -252,6 +264,7 @@ struct Survey {
     postgres_versions: BTreeSet<String>,
     mysql_versions: BTreeSet<String>,
     mariadb_versions: BTreeSet<String>,
+    hits: usize,
 }
 
 impl Survey {
@@ -285,6 +298,10 @@ impl Survey {
     fn search(&mut self, chunk: &[u8], needles: &[(&'static str, memmem::Finder<'static>)]) {
         for (needle, finder) in needles {
             for at in finder.find_iter(chunk) {
+                self.hits += 1;
+                if self.hits > HIT_LIMIT {
+                    return;
+                }
                 if let Some(string) = c_string(chunk, at) {
                     self.consider(needle, string);
                 }
@@ -446,6 +463,13 @@ mod tests {
                 .build();
             assert_eq!(identify(&build).0, server(Engine::Postgresql, Some("15.20")), "{shift}");
         }
+    }
+
+    #[test]
+    fn a_file_full_of_matches_is_given_up() {
+        let filler = POSTGRES_VERSION.repeat(2 * HIT_LIMIT);
+        let build = Elf::new().exports(&POSTGRES_EXPORTS).strings(&[&filler, POSTGRES_15]).build();
+        assert_eq!(identify(&build).0, server(Engine::Postgresql, None));
     }
 
     #[test]

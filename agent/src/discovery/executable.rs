@@ -161,15 +161,18 @@ fn by_symbols(file: &File) -> Option<Kind> {
 
 fn by_messages(file: &File) -> Option<Kind> {
     let image = Image::read(file)?;
-    let versions = [POSTGRES_VERSION, MYSQL_VERSION, MARIADB_VERSION];
-    let wanted = POSTGRES_MESSAGES.into_iter().chain(MYSQLD_MESSAGES).chain(versions);
-    let survey = Survey::of(file, &image.read_only, wanted);
-    if POSTGRES_MESSAGES.iter().all(|message| survey.messages.contains(message)) {
+    // Most large programs that listen are no servers: one message of each engine is enough to see that.
+    let first = Survey::of(file, &image.read_only, [POSTGRES_MESSAGES[0], MYSQLD_MESSAGES[0]]);
+    let all_of = |messages: [&'static str; 3], versions: &[&'static str]| {
+        first.messages.contains(messages[0]).then_some(())?;
+        let wanted = messages.into_iter().chain(versions.iter().copied());
+        let survey = Survey::of(file, &image.read_only, wanted);
+        messages.iter().all(|message| survey.messages.contains(message)).then_some(survey)
+    };
+    if let Some(survey) = all_of(POSTGRES_MESSAGES, &[POSTGRES_VERSION]) {
         Some(survey.server(Engine::Postgresql))
-    } else if MYSQLD_MESSAGES.iter().all(|message| survey.messages.contains(message)) {
-        Some(survey.mysqld())
     } else {
-        Some(Kind::Other)
+        all_of(MYSQLD_MESSAGES, &[MYSQL_VERSION, MARIADB_VERSION]).map(|survey| survey.mysqld())
     }
 }
 
@@ -220,11 +223,17 @@ impl Image {
             }
         }
         if image.read_only.is_empty() && header.e_phnum(endian) != elf::PN_XNUM {
-            // The section headers were stripped off; the loader needs none.
-            for segment in header.program_headers(endian, data).ok()? {
-                if segment.p_type(endian) == elf::PT_LOAD && !segment.p_flags(endian).contains(elf::PF_W) {
-                    image.read_only.push(segment.file_range(endian));
-                }
+            // The section headers were stripped off; the loader needs none. Older linkers put constants beside the code.
+            let segments = header.program_headers(endian, data).ok()?;
+            let readable = |avoid| {
+                let wanted = move |segment: &&Elf::ProgramHeader| {
+                    segment.p_type(endian) == elf::PT_LOAD && !segment.p_flags(endian).intersects(avoid)
+                };
+                segments.iter().filter(wanted).map(|segment| segment.file_range(endian)).collect::<Vec<_>>()
+            };
+            image.read_only = readable(elf::PF_W | elf::PF_X);
+            if image.read_only.is_empty() {
+                image.read_only = readable(elf::PF_W);
             }
         }
         Some(image)

@@ -38,7 +38,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// ... and then at this interval if it executes a server's program, ...
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// ... or at this one if its program is unknown and large.
-const UNDECIDED_INTERVAL: Duration = Duration::from_millis(800);
+const UNDECIDED_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a process that does not execute a server's program is watched; the next full scan looks at it again.
 const WATCH_TIME: Duration = Duration::from_secs(60);
 /// Interval at which known servers are checked, and new processes looked for where the kernel does not report them, ...

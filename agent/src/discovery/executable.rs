@@ -46,7 +46,9 @@ const SEARCH_THRESHOLD: u64 = 4 * 1024 * 1024;
 /// Bound on one symbol or string table. That of mysqld 9 has 6 MB.
 const TABLE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Bound on the read-only data searched. That of mysqld 9 has 14 MB.
-const SEARCH_LIMIT: u64 = 512 * 1024 * 1024;
+const SEARCH_LIMIT: u64 = 128 * 1024 * 1024;
+/// Bound on the places looked at more closely. mysqld 9 has a thousand that mention MySQL; a forged file could have millions.
+const HIT_LIMIT: usize = 100_000;
 /// Piece of read-only data held at once.
 const CHUNK: usize = 1024 * 1024;
 /// Longest C string that is looked at; pieces overlap by as much.
@@ -76,6 +78,11 @@ impl FileId {
     /// Identity of the file that `path` leads to.
     pub(super) fn of(path: &Path) -> io::Result<FileId> {
         fs::metadata(path).map(|metadata| FileId::new(&metadata))
+    }
+
+    /// Whether both are the same file, even if it was touched in between.
+    pub(super) fn is_same_file(self, other: FileId) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -154,15 +161,18 @@ fn by_symbols(file: &File) -> Option<Kind> {
 
 fn by_messages(file: &File) -> Option<Kind> {
     let image = Image::read(file)?;
-    let versions = [POSTGRES_VERSION, MYSQL_VERSION, MARIADB_VERSION];
-    let wanted = POSTGRES_MESSAGES.into_iter().chain(MYSQLD_MESSAGES).chain(versions);
-    let survey = Survey::of(file, &image.read_only, wanted);
-    if POSTGRES_MESSAGES.iter().all(|message| survey.messages.contains(message)) {
+    // Most large programs that listen are no servers: one message of each engine is enough to see that.
+    let first = Survey::of(file, &image.read_only, [POSTGRES_MESSAGES[0], MYSQLD_MESSAGES[0]]);
+    let all_of = |messages: [&'static str; 3], versions: &[&'static str]| {
+        first.messages.contains(messages[0]).then_some(())?;
+        let wanted = messages.into_iter().chain(versions.iter().copied());
+        let survey = Survey::of(file, &image.read_only, wanted);
+        messages.iter().all(|message| survey.messages.contains(message)).then_some(survey)
+    };
+    if let Some(survey) = all_of(POSTGRES_MESSAGES, &[POSTGRES_VERSION]) {
         Some(survey.server(Engine::Postgresql))
-    } else if MYSQLD_MESSAGES.iter().all(|message| survey.messages.contains(message)) {
-        Some(survey.mysqld())
     } else {
-        Some(Kind::Other)
+        all_of(MYSQLD_MESSAGES, &[MYSQL_VERSION, MARIADB_VERSION]).map(|survey| survey.mysqld())
     }
 }
 
@@ -194,9 +204,14 @@ impl Image {
             _ => header.section_headers(endian, data).ok()?,
         };
         let mut image = Image { exports: BTreeSet::new(), read_only: Vec::new() };
+        let mut symbols_seen = false;
         for section in sections {
             let flags = section.sh_flags(endian);
             if section.sh_type(endian) == elf::SHT_DYNSYM {
+                // There is one at most (gABI, "Section Types"); reading more would let a forged file fill the memory.
+                if std::mem::replace(&mut symbols_seen, true) {
+                    continue;
+                }
                 let strings = sections.get(section.sh_link(endian) as usize)?;
                 image.collect_exports::<Elf>(endian, data, section, strings)?;
             } else if section.sh_type(endian) == elf::SHT_PROGBITS
@@ -208,11 +223,17 @@ impl Image {
             }
         }
         if image.read_only.is_empty() && header.e_phnum(endian) != elf::PN_XNUM {
-            // The section headers were stripped off; the loader needs none.
-            for segment in header.program_headers(endian, data).ok()? {
-                if segment.p_type(endian) == elf::PT_LOAD && !segment.p_flags(endian).contains(elf::PF_W) {
-                    image.read_only.push(segment.file_range(endian));
-                }
+            // The section headers were stripped off; the loader needs none. Older linkers put constants beside the code.
+            let segments = header.program_headers(endian, data).ok()?;
+            let readable = |avoid| {
+                let wanted = move |segment: &&Elf::ProgramHeader| {
+                    segment.p_type(endian) == elf::PT_LOAD && !segment.p_flags(endian).intersects(avoid)
+                };
+                segments.iter().filter(wanted).map(|segment| segment.file_range(endian)).collect::<Vec<_>>()
+            };
+            image.read_only = readable(elf::PF_W | elf::PF_X);
+            if image.read_only.is_empty() {
+                image.read_only = readable(elf::PF_W);
             }
         }
         Some(image)
@@ -252,6 +273,7 @@ struct Survey {
     postgres_versions: BTreeSet<String>,
     mysql_versions: BTreeSet<String>,
     mariadb_versions: BTreeSet<String>,
+    hits: usize,
 }
 
 impl Survey {
@@ -285,6 +307,10 @@ impl Survey {
     fn search(&mut self, chunk: &[u8], needles: &[(&'static str, memmem::Finder<'static>)]) {
         for (needle, finder) in needles {
             for at in finder.find_iter(chunk) {
+                self.hits += 1;
+                if self.hits > HIT_LIMIT {
+                    return;
+                }
                 if let Some(string) = c_string(chunk, at) {
                     self.consider(needle, string);
                 }
@@ -446,6 +472,13 @@ mod tests {
                 .build();
             assert_eq!(identify(&build).0, server(Engine::Postgresql, Some("15.20")), "{shift}");
         }
+    }
+
+    #[test]
+    fn a_file_full_of_matches_is_given_up() {
+        let filler = POSTGRES_VERSION.repeat(2 * HIT_LIMIT);
+        let build = Elf::new().exports(&POSTGRES_EXPORTS).strings(&[&filler, POSTGRES_15]).build();
+        assert_eq!(identify(&build).0, server(Engine::Postgresql, None));
     }
 
     #[test]

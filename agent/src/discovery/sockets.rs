@@ -28,8 +28,8 @@ type Table = HashMap<u64, Listen>;
 /// Reading a namespace's tables takes the kernel milliseconds, since it walks its whole hash table of connections (3 ms for 262,144
 /// empty buckets), so they are kept: for so many times the duration of reading them, ...
 const KEEP_FACTOR: u32 = 50;
-/// ... but at least and at most for this time.
-const KEEP: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(500);
+/// ... but at least and at most for this time, which adds to the time until a server is found.
+const KEEP: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(300);
 
 /// Tables of the network namespaces met lately.
 #[derive(Debug, Default)]

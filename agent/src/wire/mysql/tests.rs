@@ -388,7 +388,7 @@ fn a_new_greeting_begins_a_new_session() {
     session.request(&packet(0, b"\x16select old"));
     session.response(&packet(1, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
     session.gap();
-    session.response(&packet(0, &greeting("5.5.5-11.4.2-MariaDB", u64::MAX & !1)));
+    session.response(&packet(0, &greeting("5.5.5-11.4.2-MariaDB", !1)));
     assert_eq!(session.machine.state(), SessionState::Starting);
     session.request(&packet(1, &answer(capability::PROTOCOL_41)));
     session.response(&packet(2, &ok(0, 2)));

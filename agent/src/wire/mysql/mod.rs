@@ -65,6 +65,8 @@ pub struct Mysql {
     confirmed: bool,
     /// A loss was reported and the boundary after it not yet found.
     desynchronised: bool,
+    /// Requests and responses since the hunt began that start like TLS records.
+    tls_records: [u8; 2],
     /// Direction and time of the bytes before.
     last: Option<(Direction, Timestamp)>,
     request: Framer,
@@ -96,6 +98,10 @@ impl Machine for Mysql {
         }
         let continues = self.last == Some((direction, at));
         self.last = Some((direction, at));
+        if !continues && matches!(self.phase, Phase::Hunting) && self.is_encrypted(direction, bytes) {
+            self.info.encrypted = true;
+            return self.opaque(TLS, Anomaly::Encrypted, out);
+        }
         let mut chunk = Chunk { bytes, missing, at };
         match direction {
             Direction::Request => self.request_bytes(&mut chunk, continues, out),
@@ -292,6 +298,16 @@ impl Mysql {
         }
     }
 
+    /// Whether a session joined late has shown by now that it is encrypted: reads and writes of application data (content type 23, version
+    /// 3.x), several of them each way and no command in between.
+    fn is_encrypted(&mut self, direction: Direction, bytes: &[u8]) -> bool {
+        if let [0x17, 0x03, 1..=4, ..] = bytes {
+            let seen = &mut self.tls_records[direction as usize];
+            *seen = seen.saturating_add(1);
+        }
+        self.tls_records.iter().all(|seen| *seen >= TLS_PROOF)
+    }
+
     /// The place in the stream is lost: forgets what was under way and hunts.
     fn lost(&mut self, out: &mut Vec<Event>) {
         let followed = match self.phase {
@@ -309,6 +325,7 @@ impl Mysql {
             out.push(Event::Anomaly(Anomaly::Desynchronised));
         }
         self.phase = Phase::Hunting;
+        self.tls_records = [0; 2];
         self.confirmed = false;
         self.exchange = None;
         self.queue = VecDeque::new();
@@ -351,6 +368,8 @@ impl Mysql {
     }
 }
 
+/// So many TLS records each way, without a command that is answered, are no chance.
+const TLS_PROOF: u8 = 3;
 /// Why a session is opaque: TLS that is not captured at the server's own boundary.
 const TLS: &str = "tls";
 /// Why a session is opaque: protocol compression.

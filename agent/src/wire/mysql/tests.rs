@@ -388,7 +388,7 @@ fn a_new_greeting_begins_a_new_session() {
     session.request(&packet(0, b"\x16select old"));
     session.response(&packet(1, &[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
     session.gap();
-    session.response(&packet(0, &greeting("5.5.5-11.4.2-MariaDB", !1)));
+    session.response(&packet(0, &greeting("5.5.5-11.4.2-MariaDB", !capability::MYSQL)));
     assert_eq!(session.machine.state(), SessionState::Starting);
     session.request(&packet(1, &answer(capability::PROTOCOL_41)));
     session.response(&packet(2, &ok(0, 2)));
@@ -428,6 +428,36 @@ fn compression_replication_and_tls_are_named_once_and_left_alone() {
     session.request(&packet(0, &[0x12, 4, 0, 0, 0]));
     assert_eq!(session.anomalies(), [Anomaly::Replication]);
     assert_eq!(session.machine.state(), SessionState::Opaque("replication"));
+}
+
+#[test]
+fn a_session_captured_behind_its_encryption_is_followed() {
+    let mut session = Session::joined();
+    session.response(&packet(0, &greeting("9.0.0", u64::MAX)));
+    let caps = capability::PROTOCOL_41 | capability::MYSQL | capability::SSL | DEPRECATE;
+    session.request(&packet(1, &answer(caps)[..32]));
+    session.request(&packet(2, &answer(caps)));
+    session.response(&packet(3, b"\x01\x03"));
+    session.response(&packet(4, &ok(0, 2)));
+    session.request(&query("select 1"));
+    session.response(&packet(1, &ok(0, 2)));
+    assert_eq!(session.texts(), ["-", "select 1"]);
+    assert!(session.machine.info().encrypted);
+    assert!(session.anomalies().is_empty());
+}
+
+#[test]
+fn an_encrypted_session_joined_late_is_named() {
+    let mut session = Session::joined();
+    for _ in 0..3 {
+        assert_eq!(session.machine.state(), SessionState::Unknown);
+        // The server reads a record's header, then the rest.
+        session.request(b"\x17\x03\x03\x00\x03");
+        session.request(b"abc");
+        session.response(b"\x17\x03\x03\x00\x05defgh");
+    }
+    assert_eq!(session.machine.state(), SessionState::Opaque("tls"));
+    assert_eq!(session.anomalies(), [Anomaly::Encrypted]);
 }
 
 #[test]

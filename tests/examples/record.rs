@@ -4,7 +4,7 @@
 //! port into FOLDER/NAME.port, and records each connection into FOLDER/NAME-N.stream until its standard input ends.
 //!
 //! A proxy sees the reads of a socket, not those of the server: replies of two writes may come as one chunk. Times are the proxy's
-//! own. Both are good enough for what a fixture proves (pairing, counting, order), not for latencies.
+//! own. It copies one direction at a time, so neither side may send much while the other does not read. All this is good enough for what a fixture proves (pairing, counting, order), not for latencies.
 
 use std::{
     env, fs,

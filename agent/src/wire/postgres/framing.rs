@@ -2,7 +2,7 @@
 //!
 //! Incomplete is not an error. Only the part of a body that somebody reads is ever copied, and only when a message spans chunks.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, mem};
 
 use crate::model::Timestamp;
 
@@ -30,8 +30,17 @@ pub(super) struct Rule {
 /// The rule for each type that one side may send.
 pub(super) type Rules = fn(u8) -> Option<Rule>;
 
+/// Bytes that may hold literals: `Debug` shows only how many.
+#[derive(Default)]
+pub(super) struct Hidden(pub(super) Vec<u8>);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
 /// A complete message.
-#[derive(Debug)]
 pub(super) struct Frame<'a> {
     /// Its type byte.
     pub(super) kind: u8,
@@ -41,6 +50,12 @@ pub(super) struct Frame<'a> {
     pub(super) body: Cow<'a, [u8]>,
     /// When its first byte went over the wire.
     pub(super) began: Timestamp,
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:?}, {} bytes)", char::from(self.kind), self.length)
+    }
 }
 
 impl Frame<'_> {
@@ -67,7 +82,7 @@ pub(super) struct Framer {
     want: u32,
     began: Timestamp,
     /// Captured beginning of a body that spans chunks; holds memory only while there is one.
-    prefix: Vec<u8>,
+    prefix: Hidden,
 }
 
 impl Framer {
@@ -120,8 +135,8 @@ impl Framer {
             return Ok(Some(Frame { kind: self.header[0], length: self.length, body, began: self.began }));
         }
         if !self.holed {
-            let room = (self.want as usize).saturating_sub(self.prefix.len());
-            self.prefix.extend_from_slice(&part[..take.min(room)]);
+            let room = (self.want as usize).saturating_sub(self.prefix.0.len());
+            self.prefix.0.extend_from_slice(&part[..take.min(room)]);
         }
         Ok(self.finish())
     }
@@ -155,7 +170,7 @@ impl Framer {
         }
         self.header_len = 0;
         self.holed = false;
-        let body = Cow::Owned(std::mem::take(&mut self.prefix));
+        let body = Cow::Owned(mem::take(&mut self.prefix.0));
         Some(Frame { kind: self.header[0], length: self.length, body, began: self.began })
     }
 }

@@ -3,7 +3,7 @@
 //! Captured at the server's own boundary, the bytes after an agreed encryption are clear text and again begin with a start-up packet;
 //! captured at the socket they are ciphertext. Which it is, only the bytes tell, so this looks at each run of bytes anew.
 
-use super::framing::take_string;
+use super::framing::{Hidden, take_string};
 use crate::model::Timestamp;
 
 /// `MAX_STARTUP_PACKET_LENGTH` (libpq/pqcomm.h).
@@ -64,7 +64,7 @@ pub(super) struct Handshake {
     asked: Option<u32>,
     /// The rest of this run of bytes is ciphertext.
     ignore_run: bool,
-    packet: Vec<u8>,
+    packet: Hidden,
 }
 
 impl Handshake {
@@ -77,7 +77,7 @@ impl Handshake {
             *input = &[];
         }
         while let Some(first) = input.first() {
-            if self.packet.is_empty() && *first != 0 {
+            if self.packet.0.is_empty() && *first != 0 {
                 if self.began.is_none() && *first != TLS_HANDSHAKE {
                     return Seen::NotAStart;
                 }
@@ -89,12 +89,12 @@ impl Handshake {
                 Err(()) if self.encryption.is_some() || self.asked.is_some() => return self.ciphertext(input),
                 Err(()) => return Seen::Malformed,
             };
-            let (part, rest) = input.split_at(input.len().min(need - self.packet.len()));
-            self.packet.extend_from_slice(part);
+            let (part, rest) = input.split_at(input.len().min(need - self.packet.0.len()));
+            self.packet.0.extend_from_slice(part);
             self.bytes_in += part.len() as u64;
             *input = rest;
-            if self.packet_len() == Ok(self.packet.len()) {
-                let packet = std::mem::take(&mut self.packet);
+            if self.packet_len() == Ok(self.packet.0.len()) {
+                let packet = std::mem::take(&mut self.packet.0);
                 match be32(&packet[4..]) {
                     code @ (SSL | GSS) => self.asked = Some(code),
                     CANCEL => self.cancels = true,
@@ -112,17 +112,17 @@ impl Handshake {
 
     /// How many bytes the packet has, as far as its beginning tells: first its length, then its code.
     fn packet_len(&self) -> Result<usize, ()> {
-        if self.packet.len() < 4 {
+        if self.packet.0.len() < 4 {
             return Ok(4);
         }
-        let len = be32(&self.packet) as usize;
+        let len = be32(&self.packet.0) as usize;
         if !(8..=MAX_PACKET).contains(&len) {
             return Err(());
         }
-        if self.packet.len() < 8 {
+        if self.packet.0.len() < 8 {
             return Ok(8);
         }
-        let fits = match be32(&self.packet[4..]) {
+        let fits = match be32(&self.packet.0[4..]) {
             SSL | GSS => len == 8,
             // Process id and at least four bytes of key.
             CANCEL => len >= 16,
@@ -135,7 +135,7 @@ impl Handshake {
         let asked = if self.asked == Some(GSS) { "gssapi" } else { "tls" };
         self.encryption.get_or_insert(asked);
         (self.asked, self.ciphertext, self.ignore_run) = (None, true, true);
-        self.packet = Vec::new();
+        self.packet = Hidden::default();
         *input = &[];
         Seen::Ciphertext
     }

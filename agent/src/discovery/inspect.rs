@@ -48,7 +48,7 @@ pub(super) struct Inspector {
     host_id: HostId,
 }
 
-/// Which process a step failed for, and in which step.
+/// Which step of an inspection failed, and how.
 struct Failure {
     step: &'static str,
     error: io::Error,
@@ -247,7 +247,7 @@ pub(super) fn hides_processes(pids: &[u32]) -> bool {
     pids.first() != Some(&1)
 }
 
-/// The path of /proc that a verdict names.
+/// Why no process at all can be listed.
 pub(super) fn cannot_list(proc_root: &Path, error: &io::Error) -> Verdict {
     let reason = format!("{}: cannot list processes: {error}; mount procfs there", proc_root.display());
     match error.kind() {

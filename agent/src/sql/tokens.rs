@@ -259,23 +259,23 @@ impl<'a> Lexer<'a> {
             // Bit and hexadecimal strings have no escapes; national strings have those of their dialect.
             (b'b' | b'x', Some(b'\'')) => {
                 self.at += 1;
-                return self.string(b'\'', false);
+                self.string(b'\'', false)
             }
             (b'n', Some(b'\'')) => {
                 self.at += 1;
-                return self.string(b'\'', !postgres);
+                self.string(b'\'', !postgres)
             }
             (b'e', Some(b'\'')) if postgres => {
                 self.at += 1;
-                return self.string(b'\'', true);
+                self.string(b'\'', true)
             }
             (b'u', Some(b'&')) if postgres && self.peek(2) == Some(&b'\'') => {
                 self.at += 2;
-                return self.string(b'\'', false);
+                self.string(b'\'', false)
             }
             (b'u', Some(b'&')) if postgres && self.peek(2) == Some(&b'"') => {
                 self.at += 2;
-                return self.quoted_identifier(b'"');
+                self.quoted_identifier(b'"')
             }
             _ => Ok(self.word()),
         }

@@ -3,6 +3,8 @@
 //! Source: OpenTelemetry semantic conventions 1.44, "Generating a summary of the query": operations and their targets in the order in which
 //! they appear, names as they are written, at most 255 characters, cut between names.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::{
@@ -15,21 +17,23 @@ const MAX_SUMMARY: usize = 255;
 /// How many common table expressions of a statement are told from tables.
 const MAX_CTES: usize = 16;
 
-/// What the tokens of a statement say about it. Reused for its buffers.
+/// What the tokens of a statement say about it. Reused for its buffer.
 #[derive(Default)]
 pub(super) struct Summary {
     /// Operations and targets.
     pub(super) text: String,
-    operation: Option<String>,
+    /// Where in `text` the operation of the statement stands.
+    operation: Option<Range<usize>>,
     collection: Collection,
     full: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 enum Collection {
     #[default]
     None,
-    One(String),
+    /// Where in the summary it stands.
+    One(Range<usize>),
     Many,
 }
 
@@ -50,42 +54,50 @@ struct Scope {
 
 impl Summary {
     pub(super) fn operation(&self) -> Option<&str> {
-        self.operation.as_deref()
+        self.operation.clone().map(|operation| &self.text[operation])
     }
 
     /// The name of the collection, if there is exactly one.
     pub(super) fn collection(&self) -> Option<&str> {
-        match &self.collection {
-            Collection::One(name) => Some(name),
+        match self.collection.clone() {
+            Collection::One(name) => Some(&self.text[name]),
             Collection::None | Collection::Many => None,
         }
     }
 
-    fn add(&mut self, piece: &str) {
+    /// Adds a piece made of `words`, if it fits, and tells where it stands.
+    fn add(&mut self, words: &[&str]) -> Option<Range<usize>> {
         let blank = usize::from(!self.text.is_empty());
-        self.full |= self.text.len() + blank + piece.len() > MAX_SUMMARY;
-        if !self.full {
-            if blank == 1 {
+        let length = words.iter().map(|word| word.len() + 1).sum::<usize>().saturating_sub(1);
+        self.full |= self.text.len() + blank + length > MAX_SUMMARY;
+        if self.full {
+            return None;
+        }
+        let start = self.text.len() + blank;
+        for word in words {
+            if !self.text.is_empty() {
                 self.text.push(' ');
             }
-            self.text.push_str(piece);
+            self.text.push_str(word);
         }
+        Some(start..self.text.len())
     }
 
-    fn add_operation(&mut self, operation: &str, of_statement: bool) {
+    fn add_operation(&mut self, words: &[&str], of_statement: bool) {
+        let Some(added) = self.add(words) else { return };
+        self.text[added.clone()].make_ascii_uppercase();
         if of_statement && self.operation.is_none() {
-            self.operation = Some(operation.to_owned());
+            self.operation = Some(added);
         }
-        self.add(operation);
     }
 
     fn add_collection(&mut self, name: &str) {
-        self.collection = match std::mem::take(&mut self.collection) {
-            Collection::None => Collection::One(name.to_owned()),
-            Collection::One(one) if one == name => Collection::One(one),
-            Collection::One(_) | Collection::Many => Collection::Many,
+        let added = self.add(&[name]);
+        self.collection = match (std::mem::take(&mut self.collection), added) {
+            (Collection::None, Some(added)) => Collection::One(added),
+            (Collection::One(one), _) if self.text[one.clone()] == *name => Collection::One(one),
+            _ => Collection::Many,
         };
-        self.add(name);
     }
 
     /// Reads `tokens` of `text`.
@@ -107,7 +119,7 @@ impl Summary {
         drop(walk);
         if self.operation.is_none() {
             // WITH alone, because the rest was cut: the first operation stands for all.
-            self.operation = self.text.split(' ').next().filter(|first| !first.is_empty()).map(str::to_owned);
+            self.operation = self.text.find(' ').or(Some(self.text.len())).filter(|end| *end > 0).map(|end| 0..end);
         }
     }
 }
@@ -241,7 +253,7 @@ impl<'a> Walk<'a> {
     fn query(&mut self, token: Token) {
         let of_statement = self.outer.is_empty();
         self.scope = Scope { operation: token.kw, ..Scope::default() };
-        self.out.add_operation(&self.slice(token).to_ascii_uppercase(), of_statement);
+        self.out.add_operation(&[self.slice(token)], of_statement);
     }
 
     /// Whether a common table expression is named here: `name AS (` or `name (columns) AS (` after WITH, RECURSIVE or a comma.
@@ -279,14 +291,14 @@ impl<'a> Walk<'a> {
     fn head(&mut self, token: Token) {
         self.at += 1;
         self.scope.operation = token.kw;
-        let mut operation = self.slice(token).to_ascii_uppercase();
+        let mut operation: SmallVec<[&str; 3]> = SmallVec::from_slice(&[self.slice(token)]);
         match token.kw {
             Kw::Create | Kw::Alter | Kw::Drop | Kw::Refresh => {
                 self.scope.operation = Kw::Create;
                 return self.definition(operation, token.kw);
             }
             Kw::Start if self.kw(self.at) == Kw::Transaction => {
-                operation.push_str(" TRANSACTION");
+                operation.push("transaction");
                 self.at += 1;
             }
             Kw::Truncate | Kw::Lock => (self.scope.tables, self.scope.table_next) = (true, true),
@@ -313,7 +325,7 @@ impl<'a> Walk<'a> {
                 if self.part(self.at) == Some(Part::Word) {
                     let (start, end) = (self.tokens[self.at].start, self.name_end(self.at));
                     let name = self.text.get(start as usize..self.tokens[end - 1].end as usize).unwrap_or_default();
-                    self.out.add(name);
+                    self.out.add(&[name]);
                     self.at = end;
                 }
                 return;
@@ -330,17 +342,16 @@ impl<'a> Walk<'a> {
     }
 
     /// CREATE, ALTER, DROP and REFRESH: the kind of object belongs to the operation. Tables and views are named, and the table of an index.
-    fn definition(&mut self, mut operation: String, verb: Kw) {
+    fn definition(&mut self, mut operation: SmallVec<[&'a str; 3]>, verb: Kw) {
         const SEARCH: usize = 12;
         let found = (self.at..self.tokens.len().min(self.at + SEARCH))
             .find(|at| matches!(self.kw(*at), Kw::Table | Kw::View | Kw::Index | Kw::Object));
         if let Some(at) = found {
             let kw = self.kw(at);
             if kw == Kw::View && self.kw(at - 1) == Kw::Materialized {
-                operation.push_str(" MATERIALIZED");
+                operation.push("materialized");
             }
-            operation.push(' ');
-            operation.push_str(&self.slice(self.tokens[at]).to_ascii_uppercase());
+            operation.push(self.slice(self.tokens[at]));
             self.at = at + 1;
             match kw {
                 Kw::Index if verb == Kw::Create => {

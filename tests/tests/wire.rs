@@ -196,7 +196,7 @@ fn engines() -> impl Strategy<Value = Engine> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_split_gives_the_same_statements(which: prop::sample::Index, cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..40)) {

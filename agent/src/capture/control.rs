@@ -43,6 +43,15 @@ pub enum Error {
     Map(#[from] MapError),
 }
 
+/// Why nothing can be captured, with the verdicts found on the way there.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// What was tried.
+    pub features: Features,
+}
+
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct Shared<T: Copy>(T);
@@ -90,10 +99,9 @@ pub struct Control {
 
 impl Control {
     /// Loads the programs and follows process events from now on.
-    pub fn open(config: &Config) -> Result<(Control, Ring), (Error, Features)> {
+    pub fn open(config: &Config) -> Result<(Control, Ring), Box<Refused>> {
         let refused = |why: Verdict| {
-            let error = Error::Load(why.reason().to_owned());
-            (error, Features::all(&why))
+            Box::new(Refused { error: Error::Load(why.reason().to_owned()), features: Features::all(&why) })
         };
         let offsets = match btf::offsets() {
             Ok(offsets) => offsets,
@@ -126,7 +134,8 @@ impl Control {
         drop(types);
         release_memory();
         if !features.process.is_ok() {
-            return Err((Error::Load(features.process.reason().to_owned()), features));
+            let error = Error::Load(features.process.reason().to_owned());
+            return Err(Box::new(Refused { error, features }));
         }
         let mut process = Vec::new();
         for name in ["process_fork", "process_exec", "process_exit"] {
@@ -161,7 +170,7 @@ impl Control {
         };
         let (records, targets, losses) = {
             let mut maps = maps;
-            maps().map_err(|error| (Error::Map(error), features.clone()))?
+            maps().map_err(|error| Box::new(Refused { error: Error::Map(error), features: features.clone() }))?
         };
         let control = Control {
             config: config.clone(),
@@ -453,7 +462,7 @@ mod tests {
     #[test]
     #[ignore = "needs root and eBPF; run by cargo xtask test"]
     fn every_program_loads_or_says_why() {
-        let (control, _ring) = Control::open(&Config::default()).map_err(|(error, _)| error).expect("programs load");
+        let (control, _ring) = Control::open(&Config::default()).map_err(|refused| refused.error).expect("programs load");
         for (name, verdict) in control.features().rows() {
             assert!(!matches!(verdict, Verdict::Broken(_)), "{name}: {}", verdict.reason());
         }

@@ -11,7 +11,7 @@ mod ring;
 
 pub use agent_ebpf::{Record, RecordHeader, direction, kind};
 pub use config::{Choice, Config};
-pub use control::{Control, Error, Losses};
+pub use control::{Control, Error, Losses, Refused};
 pub use features::Features;
 pub use ring::Ring;
 

@@ -83,7 +83,8 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
     };
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned()),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned()),
         architecture: std::env::consts::ARCH,
         privileges: privileges(),
         features: survey.features.rows().map(|(name, verdict)| Feature { name, verdict: verdict.clone() }).into(),
@@ -105,7 +106,11 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
 }
 
 fn text(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
-    writeln!(out, "querylens {} on Linux {} ({}), user id {}", report.version, report.kernel, report.architecture, report.privileges.uid)?;
+    writeln!(
+        out,
+        "querylens {} on Linux {} ({}), user id {}",
+        report.version, report.kernel, report.architecture, report.privileges.uid
+    )?;
     writeln!(out)?;
     let capabilities = report.privileges.capabilities.iter();
     let rows: Vec<[String; 3]> = capabilities
@@ -119,7 +124,9 @@ fn text(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let rows: Vec<[String; 3]> = report
         .features
         .iter()
-        .map(|feature| [feature.name.to_owned(), feature.verdict.word().to_owned(), feature.verdict.reason().to_owned()])
+        .map(|feature| {
+            [feature.name.to_owned(), feature.verdict.word().to_owned(), feature.verdict.reason().to_owned()]
+        })
         .collect();
     table::write(out, ["FEATURE", "VERDICT", "REASON"], &rows)?;
     writeln!(out)?;
@@ -131,7 +138,12 @@ fn text(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
                 .iter()
                 .map(|server| {
                     let WireState { strategy, reason, .. } = &server.wire;
-                    [server.label.clone(), server.pid.to_string(), (*strategy).to_owned(), printable(reason).to_string()]
+                    [
+                        server.label.clone(),
+                        server.pid.to_string(),
+                        (*strategy).to_owned(),
+                        printable(reason).to_string(),
+                    ]
                 })
                 .collect();
             table::write(out, ["SERVER", "PID", "STRATEGY", "REASON"], &rows)?;

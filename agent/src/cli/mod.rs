@@ -40,8 +40,8 @@ enum Command {
 }
 
 /// Options of all commands that look at the host.
-#[derive(Clone, Debug, clap::Args)]
-struct Common {
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Common {
     /// Configuration file; without one /etc/querylens/querylens.yaml, if it exists, else the defaults
     #[arg(long, value_name = "FILE", env = "QUERYLENS_CONFIG")]
     config: Option<PathBuf>,

@@ -58,7 +58,8 @@ fn start_log(config: &log::Config) {
     };
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::WARN.into());
     // Libraries speak of connections and frames; only our own words are wanted at the configured level.
-    let filter = filter.parse_lossy(format!("warn,querylens={level},{}", std::env::var("RUST_LOG").unwrap_or_default()));
+    let filter =
+        filter.parse_lossy(format!("warn,querylens={level},{}", std::env::var("RUST_LOG").unwrap_or_default()));
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {
         Format::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

@@ -3,7 +3,8 @@
 mod app;
 mod draw;
 mod format;
-mod plain;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{
@@ -22,10 +23,14 @@ use ratatui::{DefaultTerminal, crossterm::event};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior},
+    time::MissedTickBehavior,
 };
 
-use crate::model::{HumanDuration, Snapshot};
+use crate::{
+    export::console,
+    health::status::Status,
+    model::{HumanDuration, Snapshot, duration::ParseError},
+};
 use app::{App, Next};
 use view::View;
 
@@ -48,8 +53,7 @@ pub struct Args {
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 fn interval(text: &str) -> Result<HumanDuration, String> {
-    let interval: HumanDuration =
-        text.parse().map_err(|error: crate::model::duration::ParseError| error.to_string())?;
+    let interval: HumanDuration = text.parse().map_err(|error: ParseError| error.to_string())?;
     if interval.0 < SHORTEST_INTERVAL {
         return Err(format!("must be at least {}", HumanDuration(SHORTEST_INTERVAL)));
     }
@@ -80,28 +84,36 @@ pub async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn print(mut source: Source, mut signals: Signals, out: &mut (dyn Write + Send)) -> io::Result<()> {
-    let mut app = App::default();
+/// Statements in a table: the first twenty make up nearly all of the time on most servers.
+const PLAIN_STATEMENTS: usize = 20;
+/// Columns of a table: nobody knows how wide what comes after the pipe is; longer texts are cut.
+const PLAIN_WIDTH: usize = 240;
+
+async fn print(mut source: Source, mut signals: Signals, mut out: &mut (dyn Write + Send)) -> io::Result<()> {
+    let mut views = Views::default();
     loop {
-        tokio::select! {
-            view = source.next() => match view {
-                Some(view) => app.update(view),
-                None => return Ok(()),
-            },
-            () = signals.any() => return Ok(()),
-        }
-        plain::write(&app, out)?;
+        let snapshot = tokio::select! {
+            snapshot = source.next() => snapshot,
+            () = signals.any() => None,
+        };
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let view = views.next(&snapshot);
+        writeln!(out, "querylens  {}\n{}", view.agent.cost(), view.agent.losses())?;
+        console::table(&snapshot, PLAIN_STATEMENTS, PLAIN_WIDTH, &mut out)?;
+        writeln!(out)?;
+        out.flush()?;
     }
 }
 
 async fn show(mut source: Source, mut signals: Signals, terminal: &mut DefaultTerminal) -> io::Result<()> {
     let mut app = App::default();
+    let mut views = Views::default();
     let mut input = Input::start();
     loop {
         terminal.draw(|frame| draw::draw(frame, &app))?;
         tokio::select! {
-            view = source.next() => match view {
-                Some(view) => app.update(view),
+            snapshot = source.next() => match snapshot {
+                Some(snapshot) => app.update(Arc::new(views.next(&snapshot))),
                 None => return Ok(()),
             },
             event = input.events.recv() => match event {
@@ -120,35 +132,48 @@ async fn show(mut source: Source, mut signals: Signals, terminal: &mut DefaultTe
     }
 }
 
-/// A view per interval, of the newest snapshot.
+/// The newest snapshot, once per interval.
 struct Source {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     ticks: tokio::time::Interval,
-    before: Option<Arc<Snapshot>>,
+    last: Option<Arc<Snapshot>>,
 }
 
 impl Source {
     fn new(snapshots: watch::Receiver<Arc<Snapshot>>, interval: Duration) -> Source {
-        let mut ticks = tokio::time::interval_at(Instant::now(), interval);
+        let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Source { snapshots, ticks, before: None }
+        Source { snapshots, ticks, last: None }
     }
 
-    /// The next view; `None` when there will be no more snapshots. Can be cancelled: a lost call loses nothing.
-    async fn next(&mut self) -> Option<Arc<View>> {
+    /// The next snapshot; `None` when there will be no more. May be cancelled: nothing is lost.
+    async fn next(&mut self) -> Option<Arc<Snapshot>> {
         loop {
             self.ticks.tick().await;
             if self.snapshots.has_changed().is_err() {
                 return None;
             }
             let now = self.snapshots.borrow_and_update().clone();
-            if self.before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &now)) {
-                continue;
+            if !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &now)) {
+                self.last = Some(now.clone());
+                return Some(now);
             }
-            let view = View::new(self.before.as_deref(), &now);
-            self.before = Some(now);
-            return Some(Arc::new(view));
         }
+    }
+}
+
+/// Views of snapshots that follow each other.
+#[derive(Default)]
+struct Views {
+    before: Option<Status>,
+}
+
+impl Views {
+    fn next(&mut self, snapshot: &Snapshot) -> View {
+        let now = Status::new(snapshot, None);
+        let view = View::new(self.before.as_ref(), &now);
+        self.before = Some(now);
+        view
     }
 }
 

@@ -17,6 +17,20 @@ use super::{
 /// From this length on a text is taken out of errors; what is shorter is no secret, and would be found within words.
 const SECRET_BYTES: usize = 4;
 
+/// Takes `text` out of `reason`, and the parts of it that stand there in backticks.
+fn hide(reason: &mut String, text: &str) {
+    if text.len() < SECRET_BYTES {
+        return;
+    }
+    let whole = text.to_lowercase();
+    let part = |quoted: &str| quoted.len() >= SECRET_BYTES && whole.contains(&quoted.to_lowercase());
+    let replaced = reason.replace(text, "…");
+    let parts = replaced.split('`').enumerate();
+    // Between the first and second backtick, the third and fourth, ...
+    *reason =
+        parts.map(|(at, piece)| if at % 2 == 1 && part(piece) { "…" } else { piece }).collect::<Vec<_>>().join("`");
+}
+
 /// Why a node cannot be what the configuration needs there.
 #[derive(Debug)]
 pub(super) struct Error {
@@ -142,10 +156,8 @@ impl<'a> NodeDeserializer<'a> {
     fn fail(self, mut error: Error) -> Error {
         if error.node.is_none() {
             error.node = Some(self.node.id);
-            if let (Kind::Custom(reason), Ok(Scalar { text, .. })) = (&mut error.kind, self.scalar(""))
-                && text.len() >= SECRET_BYTES
-            {
-                *reason = reason.replace(&*text, "…");
+            if let (Kind::Custom(reason), Ok(scalar)) = (&mut error.kind, self.scalar("")) {
+                hide(reason, &scalar.text);
             }
         }
         error
@@ -399,7 +411,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
     ) -> Result<V::Value, Error> {
         let value = match &self.node.value {
             Value::Map(entries) if self.reference().is_none() => match entries.as_slice() {
-                [Entry { key, node, .. }] if variants.contains(&key.as_str()) => {
+                [Entry { key, node, .. }] if variants.contains(&key.as_str()) && !node.left_out => {
                     visitor.visit_enum(Variant { name: key, content: Some(node), lookup: self.lookup })
                 }
                 _ => {
@@ -458,7 +470,13 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         let Some(entry) = self.entries.find(|entry| !entry.node.left_out) else { return Ok(None) };
         self.value = Some(&entry.node);
         let key: StrDeserializer<'_, Error> = entry.key.as_str().into_deserializer();
-        seed.deserialize(key).map(Some).map_err(|error| NodeDeserializer::new(&entry.node, self.lookup).fail(error))
+        seed.deserialize(key).map(Some).map_err(|mut error| {
+            error.node.get_or_insert(entry.node.id);
+            if let Kind::Custom(reason) = &mut error.kind {
+                hide(reason, &entry.key);
+            }
+            error
+        })
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {

@@ -11,6 +11,8 @@ pub mod reference;
 
 mod de;
 mod suggest;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::{
@@ -20,9 +22,9 @@ use std::{
 };
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{aggregate, capture, model::Problem};
+use crate::{aggregate, capture, discovery, export, health, model::Problem};
 
 pub use capture::Choice;
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -30,7 +32,7 @@ pub use lookup::{Host, Lookup};
 
 use de::{Error, Kind, NodeDeserializer};
 use diagnostic::Finding;
-use tree::{KeyPath, Mark, Node, NodeId, Value};
+use tree::{KeyPath, Mark, Node, NodeId};
 
 /// Where the configuration is looked for unless a file is named.
 pub const DEFAULT_PATH: &str = "/etc/querylens/querylens.yaml";
@@ -44,27 +46,30 @@ const MAX_BYTES: u64 = 1024 * 1024;
 pub struct Config {
     /// The agent's own log, written to standard error.
     pub log: log::Config,
+    /// How servers are looked for.
+    pub discovery: discovery::Config,
     /// How queries are seen on the wire.
     pub capture: capture::Config,
     /// How much is remembered about statements and sessions.
     pub aggregate: aggregate::Config,
-    /// Discovery.
-    pub discovery: crate::discovery::Config,
-    /// Export.
-    pub export: crate::export::Config,
-    /// Health.
-    pub health: crate::health::Config,
+    /// What leaves the agent, and to where.
+    pub export: export::Config,
+    /// The agent's HTTP end points: `/metrics`, `/status`, `/health/live`, `/health/ready`.
+    pub health: health::Config,
 }
 
 impl Config {
     /// What the parts cannot work with, though its type is right; keys from the root.
     pub fn check(&self) -> impl Iterator<Item = Problem> {
-        beneath("capture", self.capture.check()).chain(beneath("aggregate", self.aggregate.check()))
+        beneath("discovery", self.discovery.check())
+            .chain(beneath("capture", self.capture.check()))
+            .chain(beneath("aggregate", self.aggregate.check()))
+            .chain(beneath("export", self.export.check()))
     }
 }
 
-fn beneath(section: &'static str, problems: impl Iterator<Item = Problem>) -> impl Iterator<Item = Problem> {
-    problems.map(move |problem| Problem { key: format!("{section}.{}", problem.key), ..problem })
+fn beneath(section: &str, problems: impl Iterator<Item = Problem>) -> impl Iterator<Item = Problem> {
+    problems.map(move |problem| problem.beneath(section))
 }
 
 /// A configuration and where it came from.
@@ -138,21 +143,10 @@ fn text(bytes: &[u8]) -> Result<&str, Finding> {
     Ok(text)
 }
 
-/// Reads as much of the tree as can be read, and notes the rest.
+/// Reads the tree, and has the parts check it.
 fn from_tree(mut root: Node, lookup: &dyn Lookup, findings: &mut Vec<Finding>) -> Option<Config> {
     let mut left_out = Vec::new();
-    let config = loop {
-        match Config::deserialize(NodeDeserializer::new(&root, lookup)) {
-            Ok(config) => break config,
-            Err(error) => {
-                let id = error.node.unwrap_or(root.id);
-                left_out.extend(note(&root, id, error, findings));
-                if id == root.id || findings.len() > Diagnostics::MAX || !root.leave_out(id) {
-                    return None;
-                }
-            }
-        }
-    };
+    let config: Config = read_rest(&mut root, lookup, findings, &mut left_out)?;
     for problem in config.check() {
         let path = KeyPath::parse(&problem.key);
         // What was left out has its default now, and was reported.
@@ -163,10 +157,33 @@ fn from_tree(mut root: Node, lookup: &dyn Lookup, findings: &mut Vec<Finding>) -
     Some(config)
 }
 
+/// Reads as much of the tree as can be read; notes the rest, and leaves it out.
+fn read_rest<T: DeserializeOwned>(
+    root: &mut Node,
+    lookup: &dyn Lookup,
+    findings: &mut Vec<Finding>,
+    left_out: &mut Vec<KeyPath>,
+) -> Option<T> {
+    loop {
+        let error = match T::deserialize(NodeDeserializer::new(root, lookup)) {
+            Ok(read) => return Some(read),
+            Err(error) => error,
+        };
+        let id = error.node.unwrap_or(root.id);
+        left_out.extend(note(root, id, error, findings));
+        if id == root.id || findings.len() > Diagnostics::MAX || !root.leave_out(id) {
+            return None;
+        }
+    }
+}
+
 /// Notes `error` of the node `id` and gives the path that is to be left out.
 fn note(root: &Node, id: NodeId, error: Error, findings: &mut Vec<Finding>) -> Option<KeyPath> {
     let located = root.locate(id)?;
     let (at, path) = (located.node.at, located.path);
+    if follows(located.node, &error.kind) {
+        return Some(path);
+    }
     let finding = match error.kind {
         Kind::Value { reason, hint } => Finding { hint, ..Finding::at(at, path.clone(), reason) },
         Kind::Integer { found, min, max } => {
@@ -182,18 +199,20 @@ fn note(root: &Node, id: NodeId, error: Error, findings: &mut Vec<Finding>) -> O
             let hint = unknown_key(path.last_key().unwrap_or_default(), known);
             Finding { hint: Some(hint), ..Finding::at(located.key_at, path.clone(), "unknown key".into()) }
         }
-        Kind::MissingKey(key) => {
-            // A required key that was left out is not missing: it was reported.
-            if let Value::Map(entries) = &located.node.value
-                && entries.iter().any(|entry| entry.key == key)
-            {
-                return Some(path);
-            }
-            Finding::at(at, path.clone(), format!("lacks the key `{key}`"))
-        }
+        Kind::MissingKey(key) => Finding::at(at, path.clone(), format!("lacks the key `{key}`")),
     };
     findings.push(finding);
     Some(path)
+}
+
+/// Whether an error of `node` only follows from what was left out of it, and was reported.
+fn follows(node: &Node, error: &Kind) -> bool {
+    match error {
+        Kind::MissingKey(missing) => {
+            node.left_out_keys().any(|key| suggest::nearest(key, std::iter::once(*missing)).is_some())
+        }
+        _ => node.is_incomplete(),
+    }
 }
 
 /// What was meant by an unknown key: one of its neighbours, the same key elsewhere, or nothing that is near.

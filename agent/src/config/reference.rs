@@ -47,6 +47,7 @@ pub(super) fn keys() -> Vec<String> {
         for (key, property) in properties(schema).into_iter().flatten() {
             let path = format!("{prefix}{key}");
             walk(property, &format!("{path}."), keys);
+            walk(&property["items"], &format!("{path}."), keys);
             keys.push(path);
         }
     }
@@ -58,7 +59,11 @@ pub(super) fn keys() -> Vec<String> {
 /// The range of the whole number at `path`, where its part gives one.
 pub(super) fn range(path: &str) -> Option<(i128, i128)> {
     let root = generated();
-    let schema = path.split('.').try_fold(&root, |schema, key| properties(schema)?.get(key))?;
+    let schema = path.split('.').try_fold(&root, |schema, step| {
+        let (key, index) = step.split_once('[').map_or((step, None), |(key, index)| (key, Some(index)));
+        let property = properties(schema)?.get(key)?;
+        Some(if index.is_some() { &property["items"] } else { property })
+    })?;
     let bound = |name| content(schema)[name].as_i64().map(i128::from);
     Some((bound("minimum")?, bound("maximum")?))
 }
@@ -83,13 +88,14 @@ fn properties(schema: &Value) -> Option<&Map<String, Value>> {
     content(schema)["properties"].as_object()
 }
 
-/// A setting with its comment; commented out where the default is nothing.
+/// A setting with its comment; commented out where the default is nothing, or a list of sections, of which one is shown.
 fn setting(key: &str, schema: &Value, lines: &mut Vec<String>) {
     comment(schema["description"].as_str().unwrap_or_default(), lines);
     allowed(content(schema), lines);
     let default = &schema["default"];
-    let off = if default.is_null() { "# " } else { "" };
-    let Some(properties) = properties(schema) else {
+    let items = properties(&schema["items"]);
+    let off = if default.is_null() || items.is_some() { "# " } else { "" };
+    let Some(properties) = properties(schema).or(items) else {
         let value = match (default, schema["examples"].get(0)) {
             (Value::Null, Some(example)) => format!(" {}", flow(example)),
             (Value::Null, None) => String::new(),
@@ -103,7 +109,12 @@ fn setting(key: &str, schema: &Value, lines: &mut Vec<String>) {
     for (key, property) in properties {
         setting(key, property, &mut inner);
     }
-    lines.extend(inner.into_iter().map(|line| format!("{off}  {line}")));
+    let mut indent = "  ";
+    if items.is_some() {
+        lines.push(format!("{off}  -"));
+        indent = "    ";
+    }
+    lines.extend(inner.into_iter().map(|line| format!("{off}{indent}{line}")));
 }
 
 /// Allowed values and range.

@@ -172,6 +172,24 @@ impl Node {
         }
     }
 
+    /// Whether something in this collection was left out.
+    pub(super) fn is_incomplete(&self) -> bool {
+        match &self.value {
+            Value::Scalar { .. } => false,
+            Value::List(items) => items.iter().any(|item| item.left_out),
+            Value::Map(entries) => entries.iter().any(|entry| entry.node.left_out),
+        }
+    }
+
+    /// Keys of the entries that were left out.
+    pub(super) fn left_out_keys(&self) -> impl Iterator<Item = &str> {
+        let entries = match &self.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Scalar { .. } | Value::List(_) => &[],
+        };
+        entries.iter().filter(|entry| entry.node.left_out).map(|entry| entry.key.as_str())
+    }
+
     /// Where the node `id` is.
     pub(super) fn locate(&self, id: NodeId) -> Option<Located<'_>> {
         fn walk<'n>(node: &'n Node, key_at: Mark, id: NodeId, path: &mut Vec<Step>) -> Option<(Mark, &'n Node)> {
@@ -220,11 +238,11 @@ impl Node {
         at
     }
 
-    /// Marks the node `id` as reported: reading goes on as if it were not there, and its siblings keep their place.
+    /// Marks the node `id` as reported: reading goes on as if it were not there, and its siblings keep their place. False if it was
+    /// marked before, or is not there.
     pub(super) fn leave_out(&mut self, id: NodeId) -> bool {
         if self.id == id {
-            self.left_out = true;
-            return true;
+            return !std::mem::replace(&mut self.left_out, true);
         }
         match &mut self.value {
             Value::Scalar { .. } => false,

@@ -37,13 +37,15 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Reads process 1; what cannot be read is not compared.
+    /// Reads process 1, or the agent itself where process 1 may have capabilities that the agent lacks and so cannot be read. What
+    /// cannot be read at all is not compared.
     pub(super) fn read(proc_root: &Path) -> Host {
-        let init = Process::new(proc_root, 1);
+        let (init, own) = (Process::new(proc_root, 1), Process::new(proc_root, std::process::id()));
+        let namespace = |kind| init.namespace(kind).or_else(|_| own.namespace(kind)).ok();
         Host {
-            pid_namespace: init.namespace("pid").ok(),
-            net_namespace: init.namespace("net").ok(),
-            root: root_directory(&init).ok(),
+            pid_namespace: namespace("pid"),
+            net_namespace: namespace("net"),
+            root: root_directory(&init).or_else(|_| root_directory(&own)).ok(),
         }
     }
 

@@ -36,13 +36,19 @@ const POSTGRES_MESSAGES: [&str; 3] = [
 /// Help texts that are whole C strings in both mysqld 9 and mariadbd 10.11, and in none of their other programs.
 const MYSQLD_MESSAGES: [&str; 3] =
     ["Chroot mysqld daemon during startup.", "Lock mysqld in memory.", "Pid file used by safe_mysqld"];
+/// What the strings that hold a version have in common; see [`postgres_version`] and its neighbours for the rest.
+const POSTGRES_VERSION: &str = "PostgreSQL ";
+const MYSQL_VERSION: &str = "MySQL ";
+const MARIADB_VERSION: &str = "-MariaDB";
 
 /// Executables below this size are not searched for messages: the smallest known server has twice as much.
 const SEARCH_THRESHOLD: u64 = 4 * 1024 * 1024;
 /// Bound on one symbol or string table. That of mysqld 9 has 6 MB.
 const TABLE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Bound on the read-only data searched. That of mysqld 9 has 14 MB.
-const SEARCH_LIMIT: u64 = 512 * 1024 * 1024;
+const SEARCH_LIMIT: u64 = 128 * 1024 * 1024;
+/// Bound on the places looked at more closely. mysqld 9 has a thousand that mention MySQL; a forged file could have millions.
+const HIT_LIMIT: usize = 100_000;
 /// Piece of read-only data held at once.
 const CHUNK: usize = 1024 * 1024;
 /// Longest C string that is looked at; pieces overlap by as much.
@@ -72,6 +78,11 @@ impl FileId {
     /// Identity of the file that `path` leads to.
     pub(super) fn of(path: &Path) -> io::Result<FileId> {
         fs::metadata(path).map(|metadata| FileId::new(&metadata))
+    }
+
+    /// Whether both are the same file, even if it was touched in between.
+    pub(super) fn is_same_file(self, other: FileId) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -139,12 +150,10 @@ fn by_symbols(file: &File) -> Option<Kind> {
     let image = Image::read(file)?;
     let exports = |name: &str| image.exports.contains(name);
     if POSTGRES_EXPORTS.into_iter().all(exports) {
-        let survey = Survey::of(file, &image.read_only);
-        return Some(survey.server(Engine::Postgresql));
+        return Some(Survey::of(file, &image.read_only, [POSTGRES_VERSION]).server(Engine::Postgresql));
     }
     if exports(MYSQLD_EXPORT) {
-        let survey = Survey::of(file, &image.read_only);
-        return Some(survey.mysqld());
+        return Some(Survey::of(file, &image.read_only, [MYSQL_VERSION, MARIADB_VERSION]).mysqld());
     }
     let size = file.metadata().ok()?.size();
     Some(if size >= SEARCH_THRESHOLD { Kind::Undecided } else { Kind::Other })
@@ -152,13 +161,18 @@ fn by_symbols(file: &File) -> Option<Kind> {
 
 fn by_messages(file: &File) -> Option<Kind> {
     let image = Image::read(file)?;
-    let survey = Survey::of(file, &image.read_only);
-    if POSTGRES_MESSAGES.iter().all(|message| survey.messages.contains(message)) {
+    // Most large programs that listen are no servers: one message of each engine is enough to see that.
+    let first = Survey::of(file, &image.read_only, [POSTGRES_MESSAGES[0], MYSQLD_MESSAGES[0]]);
+    let all_of = |messages: [&'static str; 3], versions: &[&'static str]| {
+        first.messages.contains(messages[0]).then_some(())?;
+        let wanted = messages.into_iter().chain(versions.iter().copied());
+        let survey = Survey::of(file, &image.read_only, wanted);
+        messages.iter().all(|message| survey.messages.contains(message)).then_some(survey)
+    };
+    if let Some(survey) = all_of(POSTGRES_MESSAGES, &[POSTGRES_VERSION]) {
         Some(survey.server(Engine::Postgresql))
-    } else if MYSQLD_MESSAGES.iter().all(|message| survey.messages.contains(message)) {
-        Some(survey.mysqld())
     } else {
-        Some(Kind::Other)
+        all_of(MYSQLD_MESSAGES, &[MYSQL_VERSION, MARIADB_VERSION]).map(|survey| survey.mysqld())
     }
 }
 
@@ -190,9 +204,14 @@ impl Image {
             _ => header.section_headers(endian, data).ok()?,
         };
         let mut image = Image { exports: BTreeSet::new(), read_only: Vec::new() };
+        let mut symbols_seen = false;
         for section in sections {
             let flags = section.sh_flags(endian);
             if section.sh_type(endian) == elf::SHT_DYNSYM {
+                // There is one at most (gABI, "Section Types"); reading more would let a forged file fill the memory.
+                if std::mem::replace(&mut symbols_seen, true) {
+                    continue;
+                }
                 let strings = sections.get(section.sh_link(endian) as usize)?;
                 image.collect_exports::<Elf>(endian, data, section, strings)?;
             } else if section.sh_type(endian) == elf::SHT_PROGBITS
@@ -204,11 +223,17 @@ impl Image {
             }
         }
         if image.read_only.is_empty() && header.e_phnum(endian) != elf::PN_XNUM {
-            // The section headers were stripped off; the loader needs none.
-            for segment in header.program_headers(endian, data).ok()? {
-                if segment.p_type(endian) == elf::PT_LOAD && !segment.p_flags(endian).contains(elf::PF_W) {
-                    image.read_only.push(segment.file_range(endian));
-                }
+            // The section headers were stripped off; the loader needs none. Older linkers put constants beside the code.
+            let segments = header.program_headers(endian, data).ok()?;
+            let readable = |avoid| {
+                let wanted = move |segment: &&Elf::ProgramHeader| {
+                    segment.p_type(endian) == elf::PT_LOAD && !segment.p_flags(endian).intersects(avoid)
+                };
+                segments.iter().filter(wanted).map(|segment| segment.file_range(endian)).collect::<Vec<_>>()
+            };
+            image.read_only = readable(elf::PF_W | elf::PF_X);
+            if image.read_only.is_empty() {
+                image.read_only = readable(elf::PF_W);
             }
         }
         Some(image)
@@ -248,18 +273,14 @@ struct Survey {
     postgres_versions: BTreeSet<String>,
     mysql_versions: BTreeSet<String>,
     mariadb_versions: BTreeSet<String>,
+    hits: usize,
 }
 
 impl Survey {
-    /// Searches the given parts of the file; what cannot be read is as if it were not there.
-    fn of(file: &File, parts: &[(u64, u64)]) -> Survey {
+    /// Searches the given parts of the file for strings that hold one of `wanted`; what cannot be read is as if it were not there.
+    fn of(file: &File, parts: &[(u64, u64)], wanted: impl IntoIterator<Item = &'static str>) -> Survey {
         let mut survey = Survey::default();
-        let needles: Vec<(&'static str, memmem::Finder<'static>)> = POSTGRES_MESSAGES
-            .into_iter()
-            .chain(MYSQLD_MESSAGES)
-            .chain(["PostgreSQL ", "MySQL ", "-MariaDB"])
-            .map(|needle| (needle, memmem::Finder::new(needle)))
-            .collect();
+        let needles: Vec<_> = wanted.into_iter().map(|needle| (needle, memmem::Finder::new(needle))).collect();
         let mut budget = SEARCH_LIMIT;
         let mut chunk = vec![0; CHUNK];
         for &(offset, size) in parts {
@@ -286,6 +307,10 @@ impl Survey {
     fn search(&mut self, chunk: &[u8], needles: &[(&'static str, memmem::Finder<'static>)]) {
         for (needle, finder) in needles {
             for at in finder.find_iter(chunk) {
+                self.hits += 1;
+                if self.hits > HIT_LIMIT {
+                    return;
+                }
                 if let Some(string) = c_string(chunk, at) {
                     self.consider(needle, string);
                 }
@@ -295,9 +320,9 @@ impl Survey {
 
     fn consider(&mut self, needle: &'static str, string: &str) {
         match needle {
-            "PostgreSQL " => self.postgres_versions.extend(postgres_version(string)),
-            "MySQL " => self.mysql_versions.extend(mysql_version(string)),
-            "-MariaDB" => self.mariadb_versions.extend(mariadb_version(string)),
+            POSTGRES_VERSION => self.postgres_versions.extend(postgres_version(string)),
+            MYSQL_VERSION => self.mysql_versions.extend(mysql_version(string)),
+            MARIADB_VERSION => self.mariadb_versions.extend(mariadb_version(string)),
             message => {
                 if string == message {
                     self.messages.insert(message);
@@ -333,7 +358,7 @@ fn c_string(chunk: &[u8], at: usize) -> Option<&str> {
 
 /// `PG_VERSION_STR`: `PostgreSQL 15.18 (Debian ...) on x86_64-pc-linux-gnu, compiled by gcc ...`, or `18beta1`, `19devel`.
 fn postgres_version(string: &str) -> Option<String> {
-    let rest = string.strip_prefix("PostgreSQL ")?;
+    let rest = string.strip_prefix(POSTGRES_VERSION)?;
     let (version, rest) = rest.split_once(' ')?;
     let (_, platform) = if rest.starts_with("on ") { ("", rest) } else { rest.split_once(") ")? };
     let whole = platform.starts_with("on ") && platform.contains(", compiled by ");
@@ -342,14 +367,14 @@ fn postgres_version(string: &str) -> Option<String> {
 
 /// `MySQL 8.4.3`, as InnoDB stamps its redo log (`LOG_HEADER_CREATOR_CURRENT`), or `MySQL 8.0.36-28` in Percona Server.
 fn mysql_version(string: &str) -> Option<String> {
-    let version = string.strip_prefix("MySQL ")?;
+    let version = string.strip_prefix(MYSQL_VERSION)?;
     let (numbers, patch) = version.split_once('-').unwrap_or((version, "0"));
     (is_release(numbers) && patch.bytes().all(|byte| byte.is_ascii_digit())).then(|| version.to_owned())
 }
 
 /// `MYSQL_SERVER_VERSION`: `10.11.14-MariaDB`, or `10.6.16-11-MariaDB` of the enterprise edition.
 fn mariadb_version(string: &str) -> Option<String> {
-    let numbers = string.strip_suffix("-MariaDB")?;
+    let numbers = string.strip_suffix(MARIADB_VERSION)?;
     let (numbers, patch) = numbers.split_once('-').unwrap_or((numbers, "0"));
     (is_release(numbers) && patch.bytes().all(|byte| byte.is_ascii_digit())).then(|| string.to_owned())
 }
@@ -386,12 +411,12 @@ mod tests {
         Kind::Server(Arc::new(Software { engine, version: version.map(ToOwned::to_owned) }))
     }
 
-    const POSTGRES_VERSION: &str = "PostgreSQL 15.20 (Debian 15.20-0+deb12u1) on x86_64-pc-linux-gnu, compiled by gcc (Debian 12.2.0-14+deb12u1) 12.2.0, 64-bit";
+    const POSTGRES_15: &str = "PostgreSQL 15.20 (Debian 15.20-0+deb12u1) on x86_64-pc-linux-gnu, compiled by gcc (Debian 12.2.0-14+deb12u1) 12.2.0, 64-bit";
 
     #[test]
     fn exported_symbols_tell_servers() {
         let postgres = Elf::new().exports(&["main", "PostmasterMain", "secure_read", "secure_write"]);
-        let (kind, _) = identify(&postgres.clone().strings(&[POSTGRES_VERSION, "PostgreSQL %s"]).build());
+        let (kind, _) = identify(&postgres.clone().strings(&[POSTGRES_15, "PostgreSQL %s"]).build());
         assert_eq!(kind, server(Engine::Postgresql, Some("15.20")));
         let (kind, _) = identify(&postgres.build());
         assert_eq!(kind, server(Engine::Postgresql, None));
@@ -413,7 +438,7 @@ mod tests {
 
     #[test]
     fn messages_decide_on_builds_without_symbols() {
-        let postgres: Vec<&str> = POSTGRES_MESSAGES.into_iter().chain([POSTGRES_VERSION]).collect();
+        let postgres: Vec<&str> = POSTGRES_MESSAGES.into_iter().chain([POSTGRES_15]).collect();
         let build = Elf::new().strings(&postgres).padded(SEARCH_THRESHOLD).build();
         assert_eq!(identify(&build), (Kind::Undecided, server(Engine::Postgresql, Some("15.20"))));
 
@@ -443,10 +468,17 @@ mod tests {
             let filler = "x".repeat(shift);
             let build = Elf::new()
                 .exports(&["PostmasterMain", "secure_read", "secure_write"])
-                .strings(&[&filler, POSTGRES_VERSION])
+                .strings(&[&filler, POSTGRES_15])
                 .build();
             assert_eq!(identify(&build).0, server(Engine::Postgresql, Some("15.20")), "{shift}");
         }
+    }
+
+    #[test]
+    fn a_file_full_of_matches_is_given_up() {
+        let filler = POSTGRES_VERSION.repeat(2 * HIT_LIMIT);
+        let build = Elf::new().exports(&POSTGRES_EXPORTS).strings(&[&filler, POSTGRES_15]).build();
+        assert_eq!(identify(&build).0, server(Engine::Postgresql, None));
     }
 
     #[test]
@@ -458,7 +490,7 @@ mod tests {
     #[test]
     fn versions_are_read_as_the_server_writes_them() {
         for (string, expected) in [
-            (POSTGRES_VERSION, Some("15.20")),
+            (POSTGRES_15, Some("15.20")),
             ("PostgreSQL 18beta1 on x86_64-linux, compiled by gcc-12.2.0, 64-bit", Some("18beta1")),
             ("PostgreSQL 19devel on aarch64-unknown-linux-gnu, compiled by clang 18, 64-bit", Some("19devel")),
             ("PostgreSQL 9.6.24 on x86_64-pc-linux-gnu, compiled by gcc", Some("9.6.24")),

@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{
@@ -74,9 +75,9 @@ impl Inspector {
         }
     }
 
-    /// Begins a round: what was read of sockets before is out of date.
-    pub(super) fn begin(&mut self) {
-        self.tables.clear();
+    /// Begins a round of inspections.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.tables.begin(now);
     }
 
     /// How many executables were forgotten at the bound.
@@ -98,7 +99,8 @@ impl Inspector {
     pub(super) fn workers(&self, pid: u32) -> Vec<u32> {
         let process = self.process(pid);
         let Ok(executable) = FileId::of(&process.path("exe")) else { return Vec::new() };
-        let same = |child: &u32| FileId::of(&self.process(*child).path("exe")).is_ok_and(|own| own == executable);
+        let same =
+            |child: &u32| FileId::of(&self.process(*child).path("exe")).is_ok_and(|own| own.is_same_file(executable));
         process.children().into_iter().filter(same).collect()
     }
 
@@ -111,7 +113,7 @@ impl Inspector {
             _ => {}
         }
         match FileId::of(&process.path("exe")) {
-            Ok(own) => own == executable,
+            Ok(own) => own.is_same_file(executable),
             Err(error) => !process::is_gone(&error),
         }
     }
@@ -189,7 +191,7 @@ impl Inspector {
 
     fn parent_of_same_executable(&self, stat: &Stat, executable: FileId) -> Option<Process> {
         let parent = self.process(stat.parent);
-        let same = stat.parent != 0 && FileId::of(&parent.path("exe")).is_ok_and(|own| own == executable);
+        let same = stat.parent != 0 && FileId::of(&parent.path("exe")).is_ok_and(|own| own.is_same_file(executable));
         same.then_some(parent)
     }
 }

@@ -29,7 +29,7 @@ use self::{
     executable::FileId,
     inspect::{Finding, Inspector},
 };
-use crate::model::{Instance, ServerKey, Verdict};
+use crate::model::{Instance, Problem, ServerKey, Verdict};
 
 /// After an exec, a process is looked at after this time, ...
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -38,15 +38,19 @@ const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// ... and then at this interval if it executes a server's program, ...
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// ... or at this one if its program is unknown and large.
-const UNDECIDED_INTERVAL: Duration = Duration::from_millis(800);
+const UNDECIDED_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a process that does not execute a server's program is watched; the next full scan looks at it again.
 const WATCH_TIME: Duration = Duration::from_secs(60);
-/// Interval at which known servers are checked, and new processes looked for where the kernel does not report them.
+/// Interval at which known servers are checked, and new processes looked for where the kernel does not report them, ...
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// ... but with very many processes at this one for each: listing one costs 1 to 2 µs.
+const SWEEP_INTERVAL_PER_PROCESS: Duration = Duration::from_micros(40);
+/// A scan in the background looks at so many processes at once, some 10 ms of work, ...
+const SCAN_PIECE: usize = 1000;
+/// ... and then lets other things be done for this time.
+const SCAN_PAUSE: Duration = Duration::from_millis(20);
 /// How long after it was found a server may open further sockets that are to be seen at once.
 const YOUNG_TIME: Duration = Duration::from_secs(10);
-/// Looking for new processes takes at most this share of one CPU: one part in so many.
-const SWEEP_SHARE: u32 = 100;
 /// Bound on watched processes. At the bound further ones are left to the next full scan.
 const WATCH_LIMIT: usize = 4096;
 /// Bound on the list of processes that could not be looked at. At the bound further ones are only counted.
@@ -59,12 +63,26 @@ pub struct Config {
     /// Where the host's procfs is mounted.
     pub proc_root: PathBuf,
     /// Seconds between two full scans of all processes: a safety net for events that were lost.
+    #[schemars(range(min = 1, max = MAX_RESCAN_SECONDS))]
     pub rescan_interval_seconds: u32,
 }
 
 impl Default for Config {
     fn default() -> Config {
         Config { proc_root: PathBuf::from("/proc"), rescan_interval_seconds: 60 }
+    }
+}
+
+/// A day: from then on it is no safety net.
+const MAX_RESCAN_SECONDS: u32 = 86_400;
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let relative = (!self.proc_root.is_absolute()).then(|| Problem::new("proc_root", "must be an absolute path"));
+        let rescan =
+            Problem::out_of_range("rescan_interval_seconds", &self.rescan_interval_seconds, 1..=MAX_RESCAN_SECONDS);
+        relative.into_iter().chain(rescan)
     }
 }
 
@@ -103,7 +121,7 @@ pub struct Counters {
 
 /// Keeps the list of servers.
 ///
-/// - [`scan`](Discovery::scan) looks at all processes: at start, and then rarely by itself.
+/// - [`scan`](Discovery::scan) looks at all processes: at start, or when events were lost. `tick` does the same now and then, in pieces.
 /// - [`process_started`](Discovery::process_started) and [`process_ended`](Discovery::process_ended) take the kernel's events.
 ///   A server listens only some time after its exec, so it is watched until it does.
 /// - [`tick`](Discovery::tick) does what is due; call it no later than [`next_tick`](Discovery::next_tick).
@@ -121,10 +139,13 @@ pub struct Discovery {
     counters: Counters,
     /// Processes seen by the last listing, sorted.
     listed: Vec<u32>,
+    /// Processes that the scan under way has yet to look at.
+    unscanned: Vec<u32>,
     last_event: Option<Instant>,
     next_check: Instant,
     next_sweep: Instant,
     next_scan: Instant,
+    next_piece: Instant,
 }
 
 /// A server.
@@ -165,31 +186,21 @@ impl Discovery {
             hidden: None,
             counters: Counters::default(),
             listed: Vec::new(),
+            unscanned: Vec::new(),
             last_event: None,
             next_check: now,
             next_sweep: now,
             next_scan: now,
+            next_piece: now,
         }
     }
 
-    /// Looks at all processes.
+    /// Looks at all processes, before it returns.
     pub fn scan(&mut self, now: Instant) -> Vec<Change> {
-        self.inspector.begin();
-        self.next_scan = now + self.rescan_interval();
+        self.inspector.begin(now);
         let mut changes = Vec::new();
-        self.check_known(now, true, &mut changes);
-        let Some(pids) = self.list() else { return changes };
-        self.unseen.clear();
-        for pid in &pids {
-            if !self.known.contains_key(pid) {
-                let finding = self.inspect(*pid);
-                if matches!(finding, Finding::Silent) {
-                    self.watch(*pid, now, Origin::Event);
-                }
-                self.settle(*pid, finding, now, &mut changes);
-            }
-        }
-        self.listed = pids;
+        self.begin_scan(now, &mut changes);
+        self.continue_scan(usize::MAX, now, &mut changes);
         changes
     }
 
@@ -213,14 +224,15 @@ impl Discovery {
 
     /// Does what is due at `now`.
     pub fn tick(&mut self, now: Instant) -> Vec<Change> {
+        self.inspector.begin(now);
         let mut changes = Vec::new();
         if now >= self.next_scan {
-            changes = self.scan(now);
-        } else {
-            self.inspector.begin();
-            if now >= self.next_check {
-                self.check_known(now, false, &mut changes);
-            }
+            self.begin_scan(now, &mut changes);
+        } else if now >= self.next_check {
+            self.check_known(now, false, &mut changes);
+        }
+        if now >= self.next_piece {
+            self.continue_scan(SCAN_PIECE, now, &mut changes);
         }
         if now >= self.next_sweep {
             self.sweep(now);
@@ -243,7 +255,10 @@ impl Discovery {
 
     /// When [`tick`](Discovery::tick) has something to do next.
     pub fn next_tick(&self) -> Instant {
-        let planned = self.next_check.min(self.next_sweep).min(self.next_scan);
+        let mut planned = self.next_check.min(self.next_sweep).min(self.next_scan);
+        if !self.unscanned.is_empty() {
+            planned = planned.min(self.next_piece);
+        }
         self.watched.values().map(|watched| watched.due).fold(planned, Instant::min)
     }
 
@@ -267,9 +282,9 @@ impl Discovery {
         self.inspector.workers(pid)
     }
 
-    /// Inode numbers of all sockets that a process has open; `None` if they cannot be read (any more).
+    /// Inodes of all sockets that process `pid` holds open, connections included; `None` if they cannot be read.
     pub fn open_sockets(&self, pid: u32) -> Option<HashSet<u64>> {
-        sockets::open(&process::Process::new(&self.config.proc_root, pid)).ok()
+        sockets::open_inodes(&self.inspector.process(pid)).ok()
     }
 
     fn rescan_interval(&self) -> Duration {
@@ -300,6 +315,33 @@ impl Discovery {
             )),
         });
         Some(pids)
+    }
+
+    /// Begins a scan of all processes; those it is to look at are put on a list.
+    fn begin_scan(&mut self, now: Instant, changes: &mut Vec<Change>) {
+        self.next_scan = now + self.rescan_interval();
+        self.next_piece = now;
+        self.check_known(now, true, changes);
+        let Some(pids) = self.list() else { return };
+        self.unseen.retain(|pid, _| pids.binary_search(pid).is_ok());
+        self.unscanned = pids.iter().copied().filter(|pid| !self.known.contains_key(pid)).collect();
+        self.listed = pids;
+    }
+
+    /// Looks at the next processes of the scan, at most `count`.
+    fn continue_scan(&mut self, count: usize, now: Instant, changes: &mut Vec<Change>) {
+        self.next_piece = now + SCAN_PAUSE;
+        let rest = self.unscanned.len().saturating_sub(count);
+        for pid in self.unscanned.split_off(rest) {
+            if self.known.contains_key(&pid) {
+                continue;
+            }
+            let finding = self.inspect(pid);
+            if matches!(finding, Finding::Silent) {
+                self.watch(pid, now, Origin::Event);
+            }
+            self.settle(pid, finding, now, changes);
+        }
     }
 
     /// Drops servers that ended; renews what is known of the young, or of all.
@@ -336,7 +378,6 @@ impl Discovery {
         if self.last_event.is_some_and(|event| now.saturating_duration_since(event) < interval) {
             return;
         }
-        let begin = Instant::now();
         let Some(pids) = self.list() else { return };
         for pid in &pids {
             if self.listed.binary_search(pid).is_err() && !self.known.contains_key(pid) {
@@ -347,8 +388,9 @@ impl Discovery {
                 }
             }
         }
+        let count = u32::try_from(pids.len()).unwrap_or(u32::MAX);
+        self.next_sweep = now + CHECK_INTERVAL.max(SWEEP_INTERVAL_PER_PROCESS.saturating_mul(count));
         self.listed = pids;
-        self.next_sweep = now + CHECK_INTERVAL.max(begin.elapsed() * SWEEP_SHARE);
     }
 
     fn watch(&mut self, pid: u32, now: Instant, origin: Origin) {
@@ -393,7 +435,7 @@ impl Discovery {
                     }
                     Entry::Occupied(mut entry) => {
                         let known = entry.get_mut();
-                        if known.instance.key != instance.key || known.executable != executable {
+                        if known.instance.key != instance.key || !known.executable.is_same_file(executable) {
                             changes.push(Change::Gone(known.instance.key));
                             *known = Known { instance: instance.clone(), executable, found: now };
                             changes.push(Change::Found(instance));

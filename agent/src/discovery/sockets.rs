@@ -1,13 +1,15 @@
 //! Listening sockets of a process: the sockets among its file descriptors, looked up in the tables of its own network namespace.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     ffi::OsStr,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::process::Process;
@@ -23,31 +25,50 @@ const UNIX_TABLE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Listening sockets of one network namespace, by inode.
 type Table = HashMap<u64, Listen>;
 
-/// Tables of the network namespaces met in one round of work, so that each is read once.
+/// Reading a namespace's tables takes the kernel milliseconds, since it walks its whole hash table of connections (3 ms for 262,144
+/// empty buckets), so they are kept: for so many times the duration of reading them, ...
+const KEEP_FACTOR: u32 = 50;
+/// ... but at least and at most for this time, which adds to the time until a server is found.
+const KEEP: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(300);
+
+/// Tables of the network namespaces met lately.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    by_namespace: HashMap<PathBuf, Table>,
+    by_namespace: HashMap<PathBuf, Kept>,
+    now: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    table: Table,
+    until: Instant,
 }
 
 impl Tables {
-    /// Forgets all tables: a new round begins.
-    pub(super) fn clear(&mut self) {
-        self.by_namespace.clear();
+    /// Forgets the tables that are too old at `now`.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.now = Some(now);
+        self.by_namespace.retain(|_, kept| kept.until > now);
     }
 
     /// Where `process` accepts connections, sorted. Relative paths of Unix sockets are resolved at its working directory.
     pub(super) fn listening(&mut self, process: &Process) -> io::Result<Vec<Listen>> {
-        let inodes = open(process)?;
+        let inodes = open_inodes(process)?;
         if inodes.is_empty() {
             return Ok(Vec::new());
         }
         let namespace = process.namespace("net")?;
-        let table = match self.by_namespace.entry(namespace) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(read_tables(process)?),
+        let kept = match self.by_namespace.entry(namespace) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let begin = Instant::now();
+                let table = read_tables(process)?;
+                let keep = (begin.elapsed() * KEEP_FACTOR).clamp(*KEEP.start(), *KEEP.end());
+                entry.insert(Kept { table, until: self.now.unwrap_or(begin) + keep })
+            }
         };
         let found: BTreeSet<Listen> =
-            inodes.iter().filter_map(|inode| table.get(inode)).map(|listen| absolute(listen, process)).collect();
+            inodes.iter().filter_map(|inode| kept.table.get(inode)).map(|listen| absolute(listen, process)).collect();
         Ok(found.into_iter().collect())
     }
 }
@@ -66,7 +87,7 @@ fn absolute(listen: &Listen, process: &Process) -> Listen {
 }
 
 /// Inodes of the sockets that a process holds open.
-pub(super) fn open(process: &Process) -> io::Result<HashSet<u64>> {
+pub(super) fn open_inodes(process: &Process) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for entry in fs::read_dir(process.path("fd"))?.flatten() {
         let Ok(target) = fs::read_link(entry.path()) else { continue };

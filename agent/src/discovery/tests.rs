@@ -259,6 +259,41 @@ fn the_watch_list_is_bounded_and_empties_itself() {
 }
 
 #[test]
+fn what_no_event_told_is_found_by_the_next_scan_in_pieces() {
+    let mut fixture = Fixture::new();
+    fixture.scan();
+    // Links to one file: a thousand directories take seconds to make. They are processes that cannot be read.
+    let file = fixture.proc.file("anything", b"");
+    for pid in 1000..1000 + 2 * SCAN_PIECE as u32 {
+        std::fs::hard_link(&file, fixture.proc.root().join(pid.to_string())).unwrap();
+    }
+    for pid in [70, 99_999] {
+        fixture.proc.process(pid, &fixture.shell).cwd(&fixture.data).create();
+    }
+    fixture.pass(Duration::from_secs(1));
+    // Events come, but not those of these two.
+    fixture.discovery.process_started(5000, fixture.now);
+    fixture.discovery.watched.clear();
+    for (pid, port) in [(70, 5432), (99_999, 5433)] {
+        fixture.proc.execute(pid, &fixture.postgres);
+        fixture.proc.listen(pid, port);
+    }
+    assert_eq!(fixture.pass(Duration::from_secs(58)), []);
+    let changes = fixture.pass(Duration::from_secs(2));
+    let mut found: Vec<u32> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Found(instance) => instance.key.pid,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [70, 99_999]);
+    assert_eq!(fixture.discovery.unseen().count(), UNSEEN_LIMIT);
+    assert!(fixture.discovery.counters().unseen_omitted > 0);
+}
+
+#[test]
 fn programs_that_are_no_servers_are_not_watched_after_exec() {
     let mut fixture = Fixture::new();
     fixture.scan();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::attributes;
-use crate::model::{HumanDuration, InstanceSnapshot, Snapshot, StatementSnapshot};
+use crate::model::{HumanDuration, InstanceSnapshot, Problem, Snapshot, StatementSnapshot, printable};
 
 /// What is printed to standard output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config { format: Format::Table, interval: HumanDuration::from_secs(10), top: 20 }
+    }
+}
+
+/// More often than this, people cannot read it; less often, nobody waits for it.
+const INTERVALS: std::ops::RangeInclusive<HumanDuration> =
+    HumanDuration::from_millis(100)..=HumanDuration::from_secs(86_400);
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        Problem::out_of_range("interval", &self.interval, INTERVALS).into_iter()
     }
 }
 
@@ -112,9 +123,9 @@ fn server_row(server: &InstanceSnapshot) -> Vec<String> {
         sessions.active.to_string(),
         durations.count().to_string(),
         server.errors().to_string(),
-        time(durations.mean()),
-        time(durations.quantile(0.5)),
-        time(durations.quantile(0.99)),
+        HumanDuration(durations.mean()).brief(),
+        HumanDuration(durations.quantile(0.5)).brief(),
+        HumanDuration(durations.quantile(0.99)).brief(),
         server.losses.values().sum::<u64>().to_string(),
         format!("{} ({}): {}", server.wire.state, server.wire.strategy, server.wire.reason),
     ]
@@ -130,31 +141,13 @@ fn statement_row(server: &InstanceSnapshot, row: &StatementSnapshot, total: Dura
         durations.count().to_string(),
         row.stats.errors().to_string(),
         (row.stats.rows_sent + row.stats.rows_affected).to_string(),
-        time(durations.mean()),
-        time(durations.quantile(0.5)),
-        time(durations.quantile(0.99)),
-        time(total),
+        HumanDuration(durations.mean()).brief(),
+        HumanDuration(durations.quantile(0.5)).brief(),
+        HumanDuration(durations.quantile(0.99)).brief(),
+        HumanDuration(total).brief(),
         format!("{:.1}%", share * 100.0),
         row.digest.text.to_string(),
     ]
-}
-
-/// A duration with three significant digits and the unit that fits.
-fn time(duration: Duration) -> String {
-    let nanos = duration.as_nanos() as f64;
-    let (value, unit) = match nanos {
-        0.0 => return "0".into(),
-        nanos if nanos < 999.5 => (nanos, "ns"),
-        nanos if nanos < 999.5e3 => (nanos / 1e3, "us"),
-        nanos if nanos < 999.5e6 => (nanos / 1e6, "ms"),
-        nanos => (nanos / 1e9, "s"),
-    };
-    let decimals = match value {
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$}{unit}")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +172,7 @@ impl Table {
 
     fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns.len());
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell).into_owned()).collect());
     }
 
     fn write(&self, width: usize, out: &mut impl Write) -> io::Result<()> {
@@ -210,27 +203,6 @@ impl Table {
         }
         Ok(())
     }
-}
-
-/// Text on one line that cannot move a terminal's cursor: runs of white space become one space, control characters their escape, and so do
-/// the characters that reorder text (Unicode bidirectional formatting), which could make a statement look like another.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            c if c.is_whitespace() => {
-                if !out.ends_with(' ') {
-                    out.push(' ');
-                }
-            }
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.extend(c.escape_unicode())
-            }
-            c if c.is_control() => out.extend(c.escape_unicode()),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 /// `text` in at most `width` columns, with an ellipsis where it was cut.
@@ -311,23 +283,6 @@ mod tests {
         assert!(lines[5].contains("数据库\\u{202e}"), "{}", lines[5]);
         let column = |line: &str, word: &str| line[..line.find(word).unwrap()].width();
         assert_eq!(column(&lines[4], "STATEMENT"), column(&lines[5], "SELECT * FROM"));
-    }
-
-    #[test]
-    fn times_have_three_digits_and_a_unit() {
-        for (nanos, expected) in [
-            (0, "0"),
-            (7, "7.00ns"),
-            (999, "999ns"),
-            (1_000, "1.00us"),
-            (99_940, "99.9us"),
-            (999_600, "1.00ms"),
-            (12_345_678, "12.3ms"),
-            (2_000_000_000, "2.00s"),
-            (86_400_000_000_000, "86400s"),
-        ] {
-            assert_eq!(time(Duration::from_nanos(nanos)), expected);
-        }
     }
 
     #[test]

@@ -3,13 +3,17 @@
 mod attributes;
 pub mod console;
 pub mod host;
+pub mod otlp;
 pub mod prometheus;
 pub mod selection;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::names::{Metric, metric};
+use crate::model::{
+    Problem,
+    names::{Metric, metric},
+};
 
 pub use host::Host;
 pub use selection::Selection;
@@ -28,6 +32,25 @@ pub struct Config {
     pub console: Option<console::Config>,
     /// Serve metrics to Prometheus, at `/metrics` of `health.listen`.
     pub prometheus: prometheus::Config,
+    /// Send metrics to OpenTelemetry receivers. Default: none.
+    pub otlp: Vec<otlp::Config>,
+}
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let empty = self.host_name.as_deref().is_some_and(|name| name.trim().is_empty());
+        let host = empty.then(|| Problem::new("host_name", "must not be empty"));
+        let console = self.console.iter().flat_map(console::Config::check);
+        host.into_iter()
+            .chain(console.map(|problem| problem.beneath("console")))
+            .chain(self.prometheus.check().map(|problem| problem.beneath("prometheus")))
+            .chain(
+                self.otlp.iter().enumerate().flat_map(|(index, otlp)| {
+                    otlp.check().map(move |problem| problem.beneath(&format!("otlp[{index}]")))
+                }),
+            )
+    }
 }
 
 /// Name of the latency metric.
@@ -49,5 +72,60 @@ impl OperationDurationName {
             OperationDurationName::Server => &metric::SERVER_OPERATION_DURATION,
             OperationDurationName::Client => &metric::CLIENT_OPERATION_DURATION,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_key_is_read_and_no_other() {
+        let json = r#"{
+            "host_name": "db7",
+            "operation_duration_name": "db.client.operation.duration",
+            "console": { "format": "json", "interval": "1m", "top": 5 },
+            "prometheus": { "enabled": false, "max_statements": 3, "query_text_bytes": 9,
+                            "buckets": { "first_power": -10, "last_power": 3, "per_octave": 2 } },
+            "otlp": [{
+                "protocol": "grpc", "endpoint": "https://otlp.example.com:4317", "headers": { "api-key": { "env": "KEY" } },
+                "resource": { "deployment.environment.name": "test" }, "interval": "30s", "timeout": "5s",
+                "compression": "none", "max_request_bytes": 70000, "max_statements": 7, "query_text_bytes": 11,
+                "retry": { "initial": "2s", "max": "20s", "elapsed": "40s" },
+                "tls": { "ca_file": "/etc/ca.pem", "cert_file": "/etc/cert.pem", "key_file": "/etc/key.pem" }
+            }]
+        }"#;
+        let config: Config = serde_json::from_str(json).unwrap();
+        let again = serde_json::to_value(&config).unwrap();
+        let mut expected: serde_json::Value = serde_json::from_str(json).unwrap();
+        // A URL is written with its path.
+        expected["otlp"][0]["endpoint"] = "https://otlp.example.com:4317/".into();
+        assert_eq!(again, expected);
+        for (wrong, key) in [
+            (r#"{"hostname":"x"}"#, "hostname"),
+            (r#"{"console":{"colour":true}}"#, "colour"),
+            (r#"{"prometheus":{"buckets":{"le":1}}}"#, "le"),
+            (r#"{"otlp":[{"retry":{"jitter":1}}]}"#, "jitter"),
+            (r#"{"otlp":[{"tls":{"insecure":true}}]}"#, "insecure"),
+        ] {
+            let error = serde_json::from_str::<Config>(wrong).unwrap_err().to_string();
+            assert!(error.contains(&format!("unknown field `{key}`")), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn each_key_is_described_in_the_schema() {
+        fn check(schema: &serde_json::Value, path: &str) {
+            let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+            for (key, property) in properties.into_iter().flatten() {
+                assert!(property.get("description").is_some(), "{path}.{key} has no description");
+            }
+            for (name, definition) in schema.get("$defs").and_then(serde_json::Value::as_object).into_iter().flatten() {
+                check(definition, name);
+            }
+        }
+        check(schemars::schema_for!(Config).as_value(), "export");
+        check(schemars::schema_for!(crate::health::Config).as_value(), "health");
     }
 }

@@ -30,6 +30,29 @@ impl HumanDuration {
     pub const fn from_millis(millis: u64) -> HumanDuration {
         HumanDuration(Duration::from_millis(millis))
     }
+
+    /// Rounded to what people read in a table, at most six characters up to a hundred days: `830ns`, `41.6us`, `1.23ms`, `12.3s`, `2m05s`,
+    /// `3h07m`, `4d05h`.
+    pub fn brief(self) -> String {
+        let (nanos, secs) = (self.0.as_nanos() as f64, self.0.as_secs());
+        let (value, unit) = match nanos {
+            0.0 => return "0".into(),
+            nanos if nanos < 999.5 => return format!("{nanos}ns"),
+            nanos if nanos < 999.5e3 => (nanos / 1e3, "us"),
+            nanos if nanos < 999.5e6 => (nanos / 1e6, "ms"),
+            nanos if nanos < 59.95e9 => (nanos / 1e9, "s"),
+            _ if secs < 60 => return "60.0s".into(),
+            _ if secs < 3_600 => return format!("{}m{:02}s", secs / 60, secs % 60),
+            _ if secs < 86_400 => return format!("{}h{:02}m", secs / 3_600, secs / 60 % 60),
+            _ => return format!("{}d{:02}h", secs / 86_400, secs / 3_600 % 24),
+        };
+        let decimals = match value {
+            value if value < 9.995 => 2,
+            value if value < 99.95 => 1,
+            _ => 0,
+        };
+        format!("{value:.decimals$}{unit}")
+    }
 }
 
 impl Deref for HumanDuration {
@@ -199,6 +222,26 @@ mod tests {
             assert_eq!(duration.to_string().parse::<HumanDuration>().unwrap(), duration);
         }
         assert_eq!(HumanDuration::from_millis(90_500).to_string(), "1m30s500ms");
+    }
+
+    #[test]
+    fn brief_texts_fit_into_a_column() {
+        for (nanos, text) in [
+            (0, "0"),
+            (830, "830ns"),
+            (41_623, "41.6us"),
+            (999_499, "999us"),
+            (999_600, "1.00ms"),
+            (1_234_567, "1.23ms"),
+            (99_960_000, "100ms"),
+            (12_345_678_900, "12.3s"),
+            (59_990_000_000, "60.0s"),
+            (125_000_000_000, "2m05s"),
+            (11_220_000_000_000, "3h07m"),
+            (363_600_000_000_000, "4d05h"),
+        ] {
+            assert_eq!(HumanDuration(Duration::from_nanos(nanos)).brief(), text);
+        }
     }
 
     #[test]

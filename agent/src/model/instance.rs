@@ -69,8 +69,9 @@ impl Serialize for Listen {
 /// The container that a server runs in, as far as cgroup and namespaces tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Container {
-    /// Runtime by the shape of the cgroup path: `docker`, `containerd`, `crio`, `podman`, `lxc`, `nspawn`, or `namespace` for a
-    /// mount or pid namespace of its own without a known runtime, `chroot` for a root directory of its own.
+    /// Runtime by the shape of the cgroup path: `docker`, `containerd`, `crio`, `podman`, `lxc`, `nspawn`; `kubernetes` or `oci` where the
+    /// path has a container id but does not tell the runtime; else `chroot` for a root directory of its own, `namespace` for a
+    /// pid or network namespace or a root file system of its own.
     pub runtime: String,
     /// Container id, where the cgroup path has one.
     pub id: Option<String>,

@@ -18,6 +18,11 @@ impl Problem {
         Problem { key: key.into(), reason: reason.into() }
     }
 
+    /// The same, seen from the section `key` lies in.
+    pub fn beneath(self, section: &str) -> Problem {
+        Problem { key: format!("{section}.{}", self.key), ..self }
+    }
+
     /// A problem, if `value` is not within `range`.
     pub fn out_of_range<T: PartialOrd + Display>(
         key: &str,

@@ -10,9 +10,10 @@ pub mod service;
 pub mod survey;
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, SyncSender},
     },
@@ -52,6 +53,21 @@ impl Rescan {
     }
 }
 
+/// What exporters lost, by cause, all of them together.
+#[derive(Clone, Default)]
+struct ExportLosses(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+
+impl ExportLosses {
+    fn add(&self, losses: impl IntoIterator<Item = (&'static str, u64)>) {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.into_iter().for_each(|(cause, count)| *sums.entry(cause).or_default() += count);
+    }
+
+    fn get(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,6 +86,7 @@ pub enum Error {
 pub struct Runtime {
     start: SystemTime,
     features: Features,
+    exported: ExportLosses,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
     pipeline: JoinHandle<()>,
@@ -81,6 +98,7 @@ pub struct Runtime {
 pub struct Snapshots {
     start: SystemTime,
     features: Features,
+    exported: ExportLosses,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
 }
@@ -88,7 +106,7 @@ pub struct Snapshots {
 impl Runtime {
     /// Loads the programs and starts the threads. Servers that run already are found within the first moments.
     pub fn start(config: &Config) -> Result<Runtime, Error> {
-        let (control, ring) = Control::open(&config.capture).map_err(|(error, _)| error)?;
+        let (control, ring) = Control::open(&config.capture).map_err(|refused| refused.error)?;
         let features = control.features().clone();
         let rescan = Rescan::default();
         let (commands, command_queue) = mpsc::sync_channel(QUEUE);
@@ -111,6 +129,7 @@ impl Runtime {
         Ok(Runtime {
             start: SystemTime::now(),
             features,
+            exported: ExportLosses::default(),
             commands,
             requests,
             pipeline: thread("ql-pipeline").spawn(move || pipeline.run())?,
@@ -123,6 +142,7 @@ impl Runtime {
         Snapshots {
             start: self.start,
             features: self.features.clone(),
+            exported: self.exported.clone(),
             commands: self.commands.clone(),
             requests: self.requests.clone(),
         }
@@ -164,12 +184,9 @@ impl Snapshots {
     fn assemble(&self, answer: Answer, costs: Costs) -> Snapshot {
         let mut losses = costs.losses;
         losses.insert("undecodable", answer.undecodable);
-        let mut agent = AgentStats {
-            program_time: costs.program_time,
-            records: answer.records,
-            losses,
-            ..AgentStats::default()
-        };
+        losses.extend(self.exported.get());
+        let mut agent =
+            AgentStats { program_time: costs.program_time, records: answer.records, losses, ..AgentStats::default() };
         match Cost::read() {
             Ok(cost) => cost.store(&mut agent),
             Err(error) => tracing::warn!(%error, "the agent's own cost could not be read"),

@@ -79,7 +79,8 @@ impl Pipeline {
     /// Runs until it is told to finish, or nobody is left who could tell it.
     pub(super) fn run(self) {
         let Pipeline { mut ring, aggregator, commands, requests, rescan } = self;
-        let mut state = State { aggregator, departed: Vec::new(), now: Timestamp::default(), records: 0, undecodable: 0 };
+        let mut state =
+            State { aggregator, departed: Vec::new(), now: Timestamp::default(), records: 0, undecodable: 0 };
         let mut finish: Option<oneshot::Sender<Answer>> = None;
         let mut pause = PAUSES.1;
         loop {

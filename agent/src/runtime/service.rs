@@ -11,9 +11,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{Error, Runtime, Snapshots};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     export::{
         self,
         console::{self, Format},
-        prometheus,
+        otlp, prometheus,
     },
     health::{
         Status,
@@ -29,6 +29,9 @@ use crate::{
     },
     model::Snapshot,
 };
+
+/// How long the last export may take.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 /// Why the service ended or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,15 @@ pub enum ServiceError {
     /// The HTTP end points.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// An OTLP exporter.
+    #[error("export.otlp[{index}]: {error}")]
+    Otlp {
+        /// Place in the configuration's list.
+        index: usize,
+        /// What is wrong.
+        #[source]
+        error: otlp::SetupError,
+    },
     /// The operating system refused something basic.
     #[error("{what}: {error}")]
     System {
@@ -60,6 +72,13 @@ pub async fn serve(config: &Config) -> Result<(), ServiceError> {
         true => Some(Server::bind(&config.health).await?),
         false => None,
     };
+    let (duration, host) = (config.export.operation_duration_name, export::Host::detect(&config.export));
+    let exporters = config.export.otlp.iter().enumerate().map(|(index, otlp)| {
+        otlp::Exporter::new(otlp, duration, host.clone())
+            .map(|exporter| (otlp.interval.0, exporter))
+            .map_err(|error| ServiceError::Otlp { index, error })
+    });
+    let exporters = exporters.collect::<Result<Vec<_>, _>>()?;
     let runtime = Runtime::start(config)?;
     let snapshots = runtime.snapshots();
     let (stop, stopped) = watch::channel(());
@@ -67,12 +86,15 @@ pub async fn serve(config: &Config) -> Result<(), ServiceError> {
     if let Some(server) = server {
         let address = server.address().map_err(system("asking for the address of the HTTP end points"))?;
         info!(%address, "serving /metrics, /status and /health");
-        let pages = Pages::new(config, snapshots.clone());
+        let pages = Pages::new(config, host, snapshots.clone());
         tasks.spawn(server.run(Arc::new(pages), until(stopped.clone())));
     }
     let (last, last_snapshot) = watch::channel(None::<Arc<Snapshot>>);
     if let Some(console) = config.export.console.clone() {
         tasks.spawn(print(console, snapshots.clone(), last_snapshot.clone()));
+    }
+    for (every, exporter) in exporters {
+        tasks.spawn(push(every, exporter, snapshots.clone(), last_snapshot.clone()));
     }
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending"),
@@ -100,8 +122,7 @@ pub async fn watch<T>(
     let snapshots = runtime.snapshots();
     let (sender, receiver) = watch::channel(Arc::new(snapshots.take().await?));
     let feeder = tokio::spawn(async move {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(every);
         loop {
             ticks.tick().await;
             let Ok(snapshot) = snapshots.take().await else { return };
@@ -121,28 +142,67 @@ async fn until(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }
 
-/// Prints a snapshot each interval, and the last one.
-async fn print(config: console::Config, snapshots: Snapshots, mut last: watch::Receiver<Option<Arc<Snapshot>>>) {
-    let mut ticks = interval(config.interval.0);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// The next snapshot to export: one each tick, and the last one with `true`. `None` when there will be none any more.
+async fn next(
+    ticks: &mut Interval,
+    snapshots: &Snapshots,
+    last: &mut watch::Receiver<Option<Arc<Snapshot>>>,
+) -> Option<(Arc<Snapshot>, bool)> {
     loop {
-        let snapshot = tokio::select! {
+        tokio::select! {
+            // The last one first: at the end, a tick would ask stages that are gone.
+            biased;
+            _ = last.changed() => return last.borrow_and_update().clone().map(|snapshot| (snapshot, true)),
             _ = ticks.tick() => match snapshots.take().await {
-                Ok(snapshot) => Arc::new(snapshot),
-                Err(error) => {
-                    error!(%error, "no snapshot for the console");
-                    continue;
-                }
+                Ok(snapshot) => return Some((Arc::new(snapshot), false)),
+                Err(error) => error!(%error, "no snapshot to export"),
             },
-            _ = last.changed() => match last.borrow_and_update().clone() {
-                Some(snapshot) => {
-                    write(&config, &snapshot);
-                    return;
-                }
-                None => return,
-            },
-        };
+        }
+    }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn print(config: console::Config, snapshots: Snapshots, mut last: watch::Receiver<Option<Arc<Snapshot>>>) {
+    let mut ticks = ticks(config.interval.0);
+    while let Some((snapshot, end)) = next(&mut ticks, &snapshots, &mut last).await {
         write(&config, &snapshot);
+        if end {
+            return;
+        }
+    }
+}
+
+async fn push(
+    every: Duration,
+    mut exporter: otlp::Exporter,
+    snapshots: Snapshots,
+    mut last: watch::Receiver<Option<Arc<Snapshot>>>,
+) {
+    let mut ticks = ticks(every);
+    while let Some((snapshot, end)) = next(&mut ticks, &snapshots, &mut last).await {
+        // At the end there is no time to wait for a receiver that is away.
+        let report = match end {
+            false => Some(exporter.export(&snapshot).await),
+            true => timeout(LAST_EXPORT, exporter.export(&snapshot)).await.ok(),
+        };
+        match report {
+            Some(report) => {
+                report.warnings.iter().for_each(|warning| warn!("{warning}"));
+                report.errors.iter().for_each(|error| error!("{error}"));
+                snapshots.exported.add(report.stats.losses());
+            }
+            None => error!(
+                "the last export did not end within {LAST_EXPORT:?}: what was counted since the one before is lost"
+            ),
+        }
+        if end {
+            return;
+        }
     }
 }
 
@@ -175,8 +235,7 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(config: &Config, snapshots: Snapshots) -> Pages {
-        let host = export::Host::detect(&config.export);
+    fn new(config: &Config, host: export::Host, snapshots: Snapshots) -> Pages {
         let exporter = config.export.prometheus.enabled.then(|| {
             let duration = config.export.operation_duration_name;
             Mutex::new(prometheus::Exporter::new(config.export.prometheus.clone(), duration, host))

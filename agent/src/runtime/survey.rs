@@ -26,14 +26,14 @@ pub fn survey(config: &Config) -> Survey {
     discovery.scan(Instant::now());
     let wire = |instance: &Arc<Instance>| match &control {
         Ok((control, _)) => control.plan(instance),
-        Err((error, _)) => WireState { state: "hidden", strategy: "none", reason: error.to_string() },
+        Err(refused) => WireState { state: "hidden", strategy: "none", reason: refused.error.to_string() },
     };
     let mut servers: Vec<_> = discovery.instances().map(|instance| (Arc::clone(instance), wire(instance))).collect();
     servers.sort_by_key(|(instance, _)| (instance.engine, instance.key.pid));
     Survey {
         features: match &control {
             Ok((control, _)) => control.features().clone(),
-            Err((_, features)) => features.clone(),
+            Err(refused) => refused.features.clone(),
         },
         servers,
         unseen: discovery.unseen().cloned().collect(),

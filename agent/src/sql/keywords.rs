@@ -12,6 +12,7 @@ use crate::model::Engine;
 pub(super) enum Kw {
     #[default]
     None,
+    All,
     Alter,
     Analyze,
     Array,
@@ -37,6 +38,7 @@ pub(super) enum Kw {
     Into,
     Is,
     Join,
+    Limit,
     Load,
     Lock,
     Materialized,
@@ -44,6 +46,8 @@ pub(super) enum Kw {
     /// A word that may stand between a clause's keyword and the name of its table.
     Modifier,
     Not,
+    /// A form of Unicode normalisation.
+    NormalForm,
     Null,
     /// What CREATE, ALTER and DROP act on, other than tables, views and indexes.
     Object,
@@ -168,7 +172,7 @@ const MYSQL_WORDS: &str = "account action active adddate admin after against agg
     warnings week weight_string without work wrapper x509 xa xid xml year zone";
 
 /// MySQL and MariaDB: words that are one token to the server's lexer, so that its digest prints one for the other.
-const MYSQL_SYNONYMS: &str = "character=char curdate=current_date current_timestamp=now curtime=current_time dec=decimal \
+const MYSQL_SYNONYMS: &str = "character=char curdate=current_date current_timestamp=now curtime=current_time dec=decimal describe=explain \
     distinctrow=distinct fields=columns float4=float float8=double int1=tinyint int2=smallint int3=mediumint int4=int int8=bigint \
     integer=int localtime=now localtimestamp=now mid=substring middleint=mediumint ndb=ndbcluster relay_thread=io_thread \
     replica=slave replica_pos=slave_pos replicas=slaves resources=user_resources rlike=regexp schema=database schemas=databases session_user=user \
@@ -182,8 +186,8 @@ const INTRODUCERS: &str = "_armscii8 _ascii _big5 _binary _cp1250 _cp1251 _cp125
     _sjis _swe7 _tis620 _ucs2 _ujis _utf16 _utf16le _utf32 _utf8 _utf8mb3 _utf8mb4";
 
 /// Words after which an operand follows, in both dialects: a sign there is a part of the number, TRUE and NULL are values.
-const OPERAND_WORDS: &str = "all and between by case default distinct else escape for from having in like limit not offset on or return \
-    returning select then when where";
+const OPERAND_WORDS: &str = "all and between by case default distinct do else escape for from having in like limit not offset on or return \
+    returning select then to when where";
 const POSTGRES_OPERAND_WORDS: &str = "ilike symmetric variadic";
 const MYSQL_OPERAND_WORDS: &str =
     "binary div distinctrow elseif if interval mod regexp rlike separator straight_join until using while xor";
@@ -194,6 +198,7 @@ const SPACED_WORDS: &str = "as check conflict except exists filter group in inte
 
 const NAMED: &[(&str, Kw)] = &[
     ("_charset", Kw::Charset),
+    ("all", Kw::All),
     ("alter", Kw::Alter),
     ("analyse", Kw::Analyze),
     ("analyze", Kw::Analyze),
@@ -219,10 +224,15 @@ const NAMED: &[(&str, Kw)] = &[
     ("into", Kw::Into),
     ("is", Kw::Is),
     ("join", Kw::Join),
+    ("limit", Kw::Limit),
     ("load", Kw::Load),
     ("lock", Kw::Lock),
     ("materialized", Kw::Materialized),
     ("merge", Kw::Merge),
+    ("nfc", Kw::NormalForm),
+    ("nfd", Kw::NormalForm),
+    ("nfkc", Kw::NormalForm),
+    ("nfkd", Kw::NormalForm),
     ("not", Kw::Not),
     ("null", Kw::Null),
     ("on", Kw::On),
@@ -257,7 +267,7 @@ const OBJECTS: &str = "aggregate cast collation constraint conversion database d
     policy procedure publication role rule schema sequence server statistics subscription tablespace transform trigger type user";
 const MODIFIERS: &str =
     "concurrently delayed exists freeze full high_priority if ignore lateral low_priority only quick";
-const TAIL_CLAUSES: &str = "except for group having intersect limit order returning union where window";
+const TAIL_CLAUSES: &str = "except for group having intersect order returning union where window";
 
 /// A word of the lists above.
 #[derive(Clone, Copy, Debug)]
@@ -278,7 +288,9 @@ impl Keyword {
     /// Whether an identifier of this spelling needs its quotes, to `engine` or to this normaliser.
     pub(super) fn needs_quotes(&self, engine: Engine) -> bool {
         match engine {
-            Engine::Postgresql => self.flags & (POSTGRES_RESERVED | POSTGRES_QUOTED | POSTGRES_OPERAND) != 0,
+            Engine::Postgresql => {
+                self.flags & (POSTGRES_RESERVED | POSTGRES_QUOTED | POSTGRES_OPERAND) != 0 || self.kw == Kw::NormalForm
+            }
             Engine::Mysql | Engine::Mariadb => {
                 self.flags & (MYSQL_RESERVED | MYSQL_OPERAND | INTRODUCER | SYNONYM) != 0
                     || matches!(self.kw, Kw::Charset | Kw::Unknown)

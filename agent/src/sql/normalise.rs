@@ -407,7 +407,9 @@ impl Run<'_> {
             if truncated && lexeme.end == self.input.len() && !complete {
                 return Ok(true);
             }
-            if lexeme.kind == Kind::Ellipsis {
+            // `?, ...` is a list in the digest of a server.
+            let list = self.engine != Engine::Postgresql && self.out.parts_end_with(&[Part::Value, Part::Comma]);
+            if lexeme.kind == Kind::Ellipsis && !list {
                 match self.lexer.clone().next() {
                     // The mark of this normaliser, or of a server that cut its digest.
                     Ok(None) => return Ok(true),
@@ -422,6 +424,10 @@ impl Run<'_> {
     fn token(&mut self, lexeme: Lexeme) -> Result<(), Unparsable> {
         let bytes = &self.input[lexeme.start..lexeme.end];
         match lexeme.kind {
+            // `. 1a`: without its blank it would be a number.
+            Kind::Word if self.out.last_is(Part::Dot) && bytes[0].is_ascii_digit() && !self.after_name_dot(lexeme) => {
+                self.value();
+            }
             Kind::Word => self.word(bytes),
             Kind::Quoted => {
                 self.note_quote();
@@ -468,6 +474,11 @@ impl Run<'_> {
             Kind::CloseBracket => self.out.close(self.engine, Part::CloseBracket),
         }
         Ok(())
+    }
+
+    /// Whether the dot before `lexeme` joins it to a name, to the lexer of MySQL.
+    fn after_name_dot(&self, lexeme: Lexeme) -> bool {
+        self.input[..lexeme.start].ends_with(b".") && self.out.parts_end_with(&[Part::Word, Part::Dot])
     }
 
     fn note_quote(&mut self) {
@@ -528,10 +539,12 @@ impl Run<'_> {
             // What follows a dot is a name, whatever it is elsewhere; scopes follow `@@`.
             let scope = self.out.last_is(Part::At)
                 && [&b"session"[..], b"global", b"local"].iter().any(|scope| word.eq_ignore_ascii_case(scope));
-            return self.out.push(Part::Word, None, |text| append(text, word, postgres || scope));
+            let mut lower = [0; Keywords::LONGEST];
+            let keyword = !postgres && self.find_keyword(word, &mut lower).is_some_and(Keyword::folds);
+            return self.out.push(Part::Word, None, |text| append(text, word, postgres || scope || keyword));
         }
         let mut lower = [0; Keywords::LONGEST];
-        let Some(keyword) = self.find_keyword(word, &mut lower) else {
+        let Some(mut keyword) = self.find_keyword(word, &mut lower) else {
             if postgres && self.extract_field() {
                 return self.value();
             }
@@ -547,12 +560,18 @@ impl Run<'_> {
             {
                 return self.value();
             }
+            // The parser of PostgreSQL makes constants of these words, and pg_stat_statements therefore prints placeholders.
+            Kw::All if postgres && self.out.kw(0) == Kw::Limit => return self.value(),
+            Kw::NormalForm if postgres => return self.value(),
             _ if postgres && self.extract_field() => return self.value(),
             _ => {}
         }
         // After rows, a word ends the list of them.
         if self.out.last_is(Part::CloseParen) && self.out.level().fold == Fold::Rows {
             self.out.level().fold = Fold::None;
+        }
+        if !postgres && let Some(canonical) = self.keywords.find(keyword.canonical.as_bytes()) {
+            keyword = canonical;
         }
         let engine = self.engine;
         let name = if postgres { None } else { Some(keyword.canonical.as_bytes()).filter(|_| keyword.folds()) };
@@ -584,15 +603,12 @@ impl Run<'_> {
             // U&"..." of PostgreSQL.
             _ => return self.out.push(Part::Word, None, |text| append_unicode_identifier(text, quoted)),
         };
-        let simple = match name {
-            [] | [b'0'..=b'9' | b'$', ..] => false,
-            _ => name.iter().all(|byte| match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$' | 0x80.. => true,
-                b'A'..=b'Z' => !postgres,
-                _ => false,
-            }),
-        };
-        if !simple || self.user_variable() {
+        let whole_word = Lexeme { kind: Kind::Word, start: 0, end: name.len() };
+        let simple = Lexer::new(self.engine, name).next() == Ok(Some(whole_word))
+            && !(postgres && name.iter().any(u8::is_ascii_uppercase));
+        let joined = !self.out.last_is(Part::Dot)
+            || self.out.parts_end_with(&[Part::Word, Part::Dot]) && !self.out.text.ends_with(b"?.");
+        if !simple || self.user_variable() || name[0].is_ascii_digit() && !joined {
             return self.out.push_bytes(Part::Word, quoted);
         }
         if self.out.last_is(Part::Dot) || self.out.last_is(Part::At) {

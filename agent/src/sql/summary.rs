@@ -172,10 +172,12 @@ impl<'a> Walk<'a> {
         match self.tokens[before].part {
             Part::Semicolon | Part::OpenParen => true,
             Part::CloseParen => self.scope.with || self.scope.operation == Kw::Explain,
-            Part::Word => matches!(
-                self.tokens[before].kw,
-                Kw::Explain | Kw::Analyze | Kw::Verbose | Kw::As | Kw::Begin | Kw::Then | Kw::Else
-            ),
+            Part::Word => match self.tokens[before].kw {
+                Kw::Explain | Kw::Analyze | Kw::Verbose | Kw::As | Kw::Begin | Kw::Else => true,
+                // Not the actions of MERGE, whose target is known.
+                Kw::Then => self.scope.operation != Kw::Merge,
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -227,7 +229,9 @@ impl<'a> Walk<'a> {
             Kw::Join => self.scope.table_next = true,
             Kw::Modifier | Kw::Table if self.scope.table_next => {}
             _ if self.first_in_statement() => return self.head(token),
-            Kw::TailClause | Kw::Set | Kw::With => (self.scope.tables, self.scope.table_next) = (false, false),
+            Kw::TailClause | Kw::Limit | Kw::Set | Kw::With => {
+                (self.scope.tables, self.scope.table_next) = (false, false)
+            }
             _ => self.scope.table_next = false,
         }
         self.at += 1;

@@ -259,23 +259,23 @@ impl<'a> Lexer<'a> {
             // Bit and hexadecimal strings have no escapes; national strings have those of their dialect.
             (b'b' | b'x', Some(b'\'')) => {
                 self.at += 1;
-                return self.string(b'\'', false);
+                self.string(b'\'', false)
             }
             (b'n', Some(b'\'')) => {
                 self.at += 1;
-                return self.string(b'\'', !postgres);
+                self.string(b'\'', !postgres)
             }
             (b'e', Some(b'\'')) if postgres => {
                 self.at += 1;
-                return self.string(b'\'', true);
+                self.string(b'\'', true)
             }
             (b'u', Some(b'&')) if postgres && self.peek(2) == Some(&b'\'') => {
                 self.at += 2;
-                return self.string(b'\'', false);
+                self.string(b'\'', false)
             }
             (b'u', Some(b'&')) if postgres && self.peek(2) == Some(&b'"') => {
                 self.at += 2;
-                return self.quoted_identifier(b'"');
+                self.quoted_identifier(b'"')
             }
             _ => Ok(self.word()),
         }
@@ -434,7 +434,10 @@ impl<'a> Lexer<'a> {
         // `1a` is a name to MySQL and an error to PostgreSQL, where it belongs to what is folded.
         if is(self.peek(0), WORD) {
             self.word();
-            if name && self.text[start..self.at].iter().any(|byte| !byte.is_ascii_digit() && *byte != b'_') {
+            let digits = |byte: &u8| byte.is_ascii_digit() || *byte == b'_';
+            let after_digits = self.text[start..self.at].iter().position(|byte| !digits(byte));
+            // An `e` alone is the beginning of an exponent.
+            if name && after_digits.is_some_and(|at| !self.text[start + at..self.at].eq_ignore_ascii_case(b"e")) {
                 return Kind::Word;
             }
         }

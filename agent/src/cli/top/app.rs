@@ -105,8 +105,8 @@ impl App {
 
     /// Position of the selected instance in the list, where 0 stands for all of them.
     pub(super) fn instance_index(&self) -> usize {
-        let position = |key| self.view.instances.iter().position(|row| row.key == key);
-        self.instance.and_then(position).map_or(0, |position| position + 1)
+        let position = |key: &InstanceKey| self.view.instances.iter().position(|row| row.key == *key);
+        self.instance.as_ref().and_then(position).map_or(0, |position| position + 1)
     }
 
     /// The selected instance, unless it is all of them.
@@ -121,7 +121,7 @@ impl App {
             .view
             .statements
             .iter()
-            .filter(|row| self.instance.is_none_or(|instance| row.key.instance == instance))
+            .filter(|row| self.instance.as_ref().is_none_or(|instance| row.key.instance == *instance))
             .filter(|row| needle.is_empty() || row.contains(&needle))
             .collect();
         rows.sort_by(|a, b| {
@@ -211,7 +211,7 @@ impl App {
     fn move_instance(&mut self, by: isize) {
         let choices = self.view.instances.len() + 1;
         let next = (self.instance_index() + choices).saturating_add_signed(by) % choices;
-        self.instance = next.checked_sub(1).map(|index| self.view.instances[index].key);
+        self.instance = next.checked_sub(1).map(|index| self.view.instances[index].key.clone());
     }
 
     fn move_statement(&mut self, by: isize) {

@@ -10,7 +10,7 @@ use ratatui::{
 
 use super::{
     app::{App, Sort},
-    format::{bytes, count, duration, percent, rate},
+    format::{count, percent, rate},
     view::{AgentRow, InstanceRow, StatementRow},
 };
 
@@ -50,27 +50,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
 }
 
 fn draw_head(frame: &mut Frame<'_>, agent: &AgentRow, area: Rect) {
-    let cost = Line::from(vec![
-        "querylens".bold(),
-        format!(
-            "  up {}  agent cpu {}  kernel cpu {}  memory {}  records {}/s",
-            duration(agent.uptime),
-            percent(agent.cpu),
-            percent(agent.programs),
-            bytes(agent.rss_bytes),
-            rate(agent.records),
-        )
-        .into(),
-    ]);
-    let losses = if agent.losses.is_empty() {
-        Line::from("nothing lost")
-    } else {
-        let causes = agent.losses.iter().map(|(cause, number, now)| match now {
-            Some(now) if *now > 0.0 => format!("{cause} {} (+{}/s)", count(*number), rate(Some(*now))),
-            _ => format!("{cause} {}", count(*number)),
-        });
-        Line::styled(format!("lost: {}", causes.collect::<Vec<_>>().join(", ")), BAD)
-    };
+    let cost = Line::from(vec!["querylens  ".bold(), agent.cost().into()]);
+    let losses = Line::styled(agent.losses(), if agent.losses.is_empty() { Style::new() } else { BAD });
     frame.render_widget(Paragraph::new(vec![cost, losses]), area);
 }
 
@@ -78,33 +59,37 @@ fn right<'a>(text: String) -> Cell<'a> {
     Cell::from(Text::from(text).alignment(Alignment::Right))
 }
 
-fn right_head<'a>(text: &'a str) -> Cell<'a> {
-    Cell::from(Text::from(text).alignment(Alignment::Right))
+/// The column that holds `cells`; none gets more than this of the line.
+fn widest<'a>(cells: impl Iterator<Item = &'a str>) -> u16 {
+    const WIDEST: usize = 32;
+    let width = cells.map(|cell| Span::raw(cell).width()).max().unwrap_or(0);
+    u16::try_from(width.min(WIDEST)).unwrap_or(u16::MAX)
 }
 
 fn draw_instances(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let rows = app.view().instances.iter().map(instance_row);
     let all = Row::new(vec![Cell::from(format!("all ({})", app.view().instances.len()))]);
+    let widest = |of: fn(&InstanceRow) -> &str| widest(app.view().instances.iter().map(of));
     let widths = [
-        Constraint::Fill(3),
-        Constraint::Fill(2),
-        Constraint::Fill(2),
+        Constraint::Length(widest(|row| &row.label).max(8)),
+        Constraint::Length(widest(|row| &row.version).max(7)),
+        Constraint::Length(widest(|row| &row.place).max(5)),
         Constraint::Length(9),
         Constraint::Length(8),
         Constraint::Length(8),
         Constraint::Length(8),
         Constraint::Length(8),
-        Constraint::Fill(3),
+        Constraint::Fill(1),
     ];
     let head = Row::new(vec![
         Cell::from("INSTANCE"),
         Cell::from("VERSION"),
         Cell::from("WHERE"),
-        right_head("SESSIONS"),
-        right_head("QUERY/S"),
-        right_head("ERROR/S"),
-        right_head("P50"),
-        right_head("P99"),
+        right("SESSIONS".into()),
+        right("QUERY/S".into()),
+        right("ERROR/S".into()),
+        right("P50".into()),
+        right("P99".into()),
         Cell::from("WIRE"),
     ]);
     let table =
@@ -124,8 +109,8 @@ fn instance_row(row: &InstanceRow) -> Row<'_> {
         right(format!("{}/{}", count(row.active), count(row.sessions))),
         right(rate(row.rate)),
         errors,
-        right(duration(row.p50)),
-        right(duration(row.p99)),
+        right(row.p50.brief()),
+        right(row.p99.brief()),
         wire,
     ])
 }
@@ -143,7 +128,9 @@ fn draw_statements(
         let arrow = if app.reverse { "▲" } else { "▼" };
         right(if sorted { format!("{name}{arrow}") } else { name.to_owned() })
     };
-    let header = Row::new(vec![
+    // Which server a statement belongs to, where that is not plain.
+    let labelled = app.instance().is_none() && app.view().instances.len() > 1;
+    let mut header = vec![
         head("CALL/S", None),
         head("TIME", Some(Sort::TotalTime)),
         head("CALLS", Some(Sort::Calls)),
@@ -152,29 +139,38 @@ fn draw_statements(
         head("MEAN", Some(Sort::Mean)),
         head("P50", None),
         head("P99", Some(Sort::P99)),
-        Cell::from(if app.summary { "SUMMARY" } else { "STATEMENT" }),
-    ]);
-    let widths = [8, 7, 7, 7, 7, 8, 8, 8].map(Constraint::Length).into_iter().chain([Constraint::Fill(1)]);
+    ];
+    let mut widths = [8, 7, 7, 7, 7, 8, 8, 8].map(Constraint::Length).to_vec();
+    if labelled {
+        header.push(Cell::from("INSTANCE"));
+        widths.push(Constraint::Length(widest(app.view().instances.iter().map(|row| row.label.as_str())).max(8)));
+    }
+    header.push(Cell::from(if app.summary { "SUMMARY" } else { "STATEMENT" }));
+    widths.push(Constraint::Fill(1));
     // The table looks at each of its rows for each frame: give it no more than it can show.
     let shown = usize::from(area.height.saturating_sub(2)).max(1);
     let first = selected.map_or(0, |index| (index + 1).saturating_sub(shown));
     let rows = statements.iter().skip(first).take(shown).map(|row| {
         let share = (total > 0.0).then(|| row.total.as_secs_f64() / total);
         let errors = right(count(row.errors)).style(if row.errors > 0 { BAD } else { Style::new() });
-        Row::new(vec![
+        let mut cells = vec![
             right(rate(row.rate)),
             right(percent(share)),
             right(count(row.calls)),
             errors,
             right(count(row.rows)),
-            right(duration(row.mean)),
-            right(duration(row.p50)),
-            right(duration(row.p99)),
-            Cell::from(if app.summary { row.summary.as_str() } else { row.text.as_str() }),
-        ])
+            right(row.mean.brief()),
+            right(row.p50.brief()),
+            right(row.p99.brief()),
+        ];
+        if labelled {
+            cells.push(Cell::from(row.instance.as_str()));
+        }
+        cells.push(Cell::from(if app.summary { row.summary.as_str() } else { row.text.as_str() }));
+        Row::new(cells)
     });
     let table = Table::new(rows, widths)
-        .header(header.style(HEADER))
+        .header(Row::new(header).style(HEADER))
         .row_highlight_style(SELECTED)
         .block(Block::new().borders(Borders::TOP));
     let mut state = TableState::default().with_selected(selected.map(|index| index - first));
@@ -183,12 +179,12 @@ fn draw_statements(
 
 fn draw_detail(frame: &mut Frame<'_>, app: &App, row: &StatementRow, area: Rect) {
     let mut lines = vec![Line::from(format!(
-        "{}  database {}  user {}  fingerprint {:016x}  total {}",
+        "{}  database {}  user {}  fingerprint {}  total {}",
         row.instance,
         row.database,
         row.user,
         row.key.fingerprint,
-        duration(row.total)
+        row.total.brief()
     ))];
     if !row.codes.is_empty() {
         let codes: Vec<String> = row.codes.iter().map(|(code, number)| format!("{code} {}", count(*number))).collect();
@@ -212,16 +208,18 @@ fn draw_foot(frame: &mut Frame<'_>, app: &App, statements: usize, area: Rect) {
     };
     let instance = app.instance().map_or("all instances", |row| row.label.as_str());
     let order = if app.reverse { "ascending" } else { "descending" };
-    let mut line = vec![
-        format!("{statements} statements of {instance} by {}, {order}", app.sort.name()).into(),
-        Span::raw("  ? help  q quit"),
-    ];
+    let plural = if statements == 1 { "" } else { "s" };
+    let mut line = Vec::new();
     if app.paused {
-        line.push(Span::styled("  PAUSED", SELECTED));
+        line.push(Span::styled("PAUSED", SELECTED));
+        line.push("  ".into());
     }
     if !filter.is_empty() {
-        line.push(Span::styled(format!("  {filter}"), HEADER));
+        line.push(Span::styled(filter, HEADER));
+        line.push("  ".into());
     }
+    line.push(format!("{statements} statement{plural} of {instance} by {}, {order}", app.sort.name()).into());
+    line.push("  ? help  q quit".into());
     frame.render_widget(Line::from(line), area);
 }
 

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    InstanceSnapshot, Snapshot, StatementSnapshot, StatementStats,
+    InstanceSnapshot, Problem, Snapshot, StatementSnapshot, StatementStats,
     names::{Metric, RECEIVE, TRANSMIT, attribute as a, metric},
 };
 
@@ -37,8 +37,10 @@ pub struct Config {
     pub enabled: bool,
     /// Statements with series of their own, for each server; the rest is counted in `_other`. A statement has about 30 series with
     /// the default buckets. Default: 200.
+    #[schemars(range(min = 0, max = MAX_STATEMENTS))]
     pub max_statements: usize,
     /// Bytes of a statement's text in `querylens_statement_info`; 0 leaves the metric out. Default: 1024.
+    #[schemars(range(min = 0, max = MAX_TEXT_BYTES))]
     pub query_text_bytes: usize,
     /// Bounds of the latency histogram.
     pub buckets: Buckets,
@@ -47,6 +49,20 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config { enabled: true, max_statements: 200, query_text_bytes: 1024, buckets: Buckets::default() }
+    }
+}
+
+/// With some thirty series each, more than a Prometheus server should hold for one host.
+const MAX_STATEMENTS: usize = 100_000;
+/// Longer labels than this are refused or cut by what reads them.
+const MAX_TEXT_BYTES: usize = 65_536;
+
+impl Config {
+    /// Values that cannot work.
+    pub fn check(&self) -> impl Iterator<Item = Problem> {
+        let statements = Problem::out_of_range("max_statements", &self.max_statements, 0..=MAX_STATEMENTS);
+        let text = Problem::out_of_range("query_text_bytes", &self.query_text_bytes, 0..=MAX_TEXT_BYTES);
+        statements.into_iter().chain(text)
     }
 }
 

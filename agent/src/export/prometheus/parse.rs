@@ -111,8 +111,8 @@ pub(super) fn parse(text: &str, format: Format) -> Exposition {
     let mut current = String::new();
     for line in body.split_terminator('\n') {
         if let Some(comment) = line.strip_prefix("# ") {
-            let mut words = comment.splitn(3, ' ');
-            let (what, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+            let (what, rest) = comment.split_once(' ').expect("metadata has a kind");
+            let (name, rest) = rest.split_once(' ').expect("metadata has a text");
             if name != current {
                 assert!(!families.contains_key(name), "family {name} is scattered");
                 current = name.to_owned();

@@ -110,11 +110,11 @@ fn skip_attributes(reader: &mut Reader<'_>) -> Option<()> {
 /// Steps over a value of the binary protocol ("Binary Protocol Value"); types are those of `enum_field_types`.
 fn skip_value(reader: &mut Reader<'_>, kind: u8) -> Option<()> {
     let length = match kind {
-        1 => 1,          // TINY
-        2 | 13 => 2,     // SHORT, YEAR
-        3 | 4 | 9 => 4,  // LONG, FLOAT, INT24
-        5 | 8 => 8,      // DOUBLE, LONGLONG
-        6 => 0,          // NULL
+        1 => 1,                                        // TINY
+        2 | 13 => 2,                                   // SHORT, YEAR
+        3 | 4 | 9 => 4,                                // LONG, FLOAT, INT24
+        5 | 8 => 8,                                    // DOUBLE, LONGLONG
+        6 => 0,                                        // NULL
         7 | 10 | 11 | 12 => usize::from(reader.u8()?), // TIMESTAMP, DATE, TIME, DATETIME
         _ => return reader.lenenc_bytes().map(drop),
     };

@@ -20,6 +20,8 @@ use crate::{
 
 /// Cursor types among the flags of `COM_STMT_EXECUTE` (`enum_cursor_type`): read only, for update, scrollable.
 const CURSOR_TYPES: u8 = 1 | 2 | 4;
+/// Error of a command on a prepared statement that the server does not know (`ER_UNKNOWN_STMT_HANDLER`).
+const UNKNOWN_STATEMENT: u16 = 1243;
 /// First byte of a column definition: the length of its catalog's name, which is always "def".
 const DEFINITION: u8 = 3;
 
@@ -207,7 +209,7 @@ impl Mysql {
             };
         }
         match exchange.expect {
-            Expect::Head => self.head(exchange, packet),
+            Expect::Head => self.head(exchange, packet, at),
             Expect::Columns(left) => {
                 definition(first)?;
                 exchange.expect = match (left - 1, self.classic_eof) {
@@ -263,23 +265,35 @@ impl Mysql {
                 self.prepared_column(exchange, columns, first, at)
             }
             Expect::PreparedColumns(columns) => self.prepared_column(exchange, columns, first, at),
-            Expect::PerhapsEof { .. } => {
+            Expect::Eofs(left) | Expect::PerhapsEof { eofs: left, .. } if is_eof(packet) => {
                 self.classic_eof = Some(true);
-                response::eof_or_ok(packet).ok_or(Lost).map(Some)
+                let end = response::eof_or_ok(packet).ok_or(Lost)?;
+                exchange.expect = Expect::Eofs(left.saturating_sub(1));
+                Ok((left <= 1).then_some(end))
             }
+            Expect::Eofs(_) | Expect::PerhapsEof { .. } => Err(Lost),
         }
     }
 
     /// The first packet of a result.
-    fn head<'a>(&mut self, exchange: &mut Exchange, packet: &Packet<'a>) -> Result<Option<End<'a>>, Lost> {
+    fn head<'a>(
+        &mut self,
+        exchange: &mut Exchange,
+        packet: &Packet<'a>,
+        at: Timestamp,
+    ) -> Result<Option<End<'a>>, Lost> {
         if exchange.command == command::STMT_PREPARE {
             let prepared = PrepareOk::parse(packet).ok_or(Lost)?;
             exchange.statement = prepared.id;
-            let columns = prepared.columns;
-            exchange.expect = match prepared.params {
-                0 if columns == 0 => return Ok(Some(End::Silent)),
-                0 => Expect::PreparedColumns(columns),
-                params => Expect::Params { params, columns },
+            let PrepareOk { params, columns, .. } = prepared;
+            let eofs = u8::from(params > 0) + u8::from(columns > 0);
+            exchange.expect = match (prepared.defined, self.classic_eof) {
+                _ if eofs == 0 => return Ok(Some(End::Silent)),
+                (true, _) if params == 0 => Expect::PreparedColumns(columns),
+                (true, _) => Expect::Params { params, columns },
+                (false, Some(true)) => Expect::Eofs(eofs),
+                (false, Some(false)) => return Ok(Some(End::Silent)),
+                (false, None) => Expect::PerhapsEof { eofs, ended: at },
             };
             return Ok(None);
         }
@@ -333,7 +347,7 @@ impl Mysql {
         exchange.expect = match (self.classic_eof, columns) {
             (Some(false), 0) => return Some(End::Silent),
             (Some(false), columns) => Expect::PreparedColumns(columns),
-            (None, 0) => Expect::PerhapsEof { ended: at },
+            (None, 0) => Expect::PerhapsEof { eofs: 1, ended: at },
             (Some(true) | None, columns) => Expect::EndOfParams { columns },
         };
         None
@@ -359,7 +373,7 @@ impl Mysql {
 
     /// Ends an exchange that had only waited for an EOF packet that does not come.
     pub(super) fn finish_perhaps(&mut self, mut exchange: Box<Exchange>, out: &mut Vec<Event>) {
-        if let Expect::PerhapsEof { ended } = exchange.expect {
+        if let Expect::PerhapsEof { ended, .. } = exchange.expect {
             self.classic_eof = Some(false);
             exchange.end_part(ended, None, None);
             self.finish(exchange, true, 0, out);
@@ -394,17 +408,22 @@ impl Mysql {
             command::STMT_EXECUTE | command::STMT_RESET => {
                 // Either closes a cursor that is open.
                 if let Some(execution) = self.prepared.as_mut().and_then(|prepared| prepared.take_cursor(id)) {
-                    out.push(Event::Statement(*execution));
+                    out.push(Event::Statement(execution));
                 }
             }
             _ => {}
+        }
+        if exchange.parts.last().is_some_and(|part| part.code == Some(UNKNOWN_STATEMENT)) {
+            // The statement was closed where it was not seen.
+            self.prepared.as_mut().map(|prepared| prepared.remove(id));
+            exchange.text = Text::Unknown;
         }
         let opens_cursor = exchange.wants_cursor && succeeded && status & status::CURSOR_EXISTS != 0;
         let is_fetch = exchange.command == command::STMT_FETCH;
         let backslash = !self.no_backslash_escapes;
         exchange.statements(backslash, |statement| {
             if opens_cursor {
-                self.keep_cursor(id, Box::new(statement), out);
+                self.keep_cursor(id, statement, out);
             } else if is_fetch {
                 self.fetched(id, statement, status, out);
             } else {
@@ -444,17 +463,17 @@ impl Mysql {
     /// Ends the executions whose cursors are open.
     pub(super) fn flush_cursors(&mut self, out: &mut Vec<Event>) {
         if let Some(prepared) = &mut self.prepared {
-            out.extend(prepared.take_cursors().into_iter().map(|execution| Event::Statement(*execution)));
+            out.extend(prepared.take_cursors().into_iter().map(Event::Statement));
         }
     }
 
     fn close_statement(&mut self, id: u32, out: &mut Vec<Event>) {
         if let Some(execution) = self.prepared.as_mut().and_then(|prepared| prepared.remove(id)) {
-            out.push(Event::Statement(*execution));
+            out.push(Event::Statement(execution));
         }
     }
 
-    fn keep_cursor(&mut self, id: u32, execution: Box<Statement>, out: &mut Vec<Event>) {
+    fn keep_cursor(&mut self, id: u32, execution: Statement, out: &mut Vec<Event>) {
         let prepared: &mut Box<Prepared> = self.prepared.get_or_insert_default();
         prepared.keep_cursor(id, execution, |cursor| evicted(cursor, out));
     }
@@ -468,13 +487,13 @@ impl Mysql {
                 execution
             }
             // Opened before the agent started.
-            None => Box::new(fetch),
+            None => fetch,
         };
         let more = status & status::CURSOR_EXISTS != 0 && status & status::LAST_ROW_SENT == 0;
         if more {
             self.keep_cursor(id, execution, out);
         } else {
-            out.push(Event::Statement(*execution));
+            out.push(Event::Statement(execution));
         }
     }
 
@@ -498,9 +517,9 @@ impl Mysql {
     }
 }
 
-fn evicted(cursor: Option<Box<Statement>>, out: &mut Vec<Event>) {
+fn evicted(cursor: Option<Statement>, out: &mut Vec<Event>) {
     out.push(Event::Anomaly(Anomaly::Evicted));
-    out.extend(cursor.map(|execution| Event::Statement(*execution)));
+    out.extend(cursor.map(Event::Statement));
 }
 
 fn is_eof(packet: &Packet<'_>) -> bool {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{handshake::Login, lexer, protocol::command};
 use crate::model::{Code, Kind, Statement, StatementText, Status, Text, Timestamp};
 
@@ -33,8 +35,10 @@ pub(super) enum Expect {
     EndOfParams { columns: u32 },
     /// So many column definitions of `COM_STMT_PREPARE`.
     PreparedColumns(u32),
-    /// All is there but perhaps an EOF packet: on a session of unknown capabilities the next command tells.
-    PerhapsEof { ended: Timestamp },
+    /// So many EOF packets of `COM_STMT_PREPARE` whose definitions were left out.
+    Eofs(u8),
+    /// All is there but perhaps so many EOF packets: on a session of unknown capabilities the next packet or command tells.
+    PerhapsEof { eofs: u8, ended: Timestamp },
 }
 
 /// What a command changes in the session if it succeeds.
@@ -86,8 +90,8 @@ pub(super) struct Exchange {
     pub(super) rows: Option<u64>,
     pub(super) copy: bool,
     pub(super) bytes_out: u64,
-    /// Earlier results.
-    pub(super) parts: Vec<Part>,
+    /// The results that have ended; rarely more than one.
+    pub(super) parts: SmallVec<[Part; 1]>,
     /// There were more than [`MAX_PARTS`]; the last one is the sum of the rest.
     pub(super) merged: bool,
 }
@@ -117,7 +121,7 @@ impl Exchange {
             rows: (code == command::STMT_FETCH).then_some(0),
             copy: false,
             bytes_out: 0,
-            parts: Vec::new(),
+            parts: SmallVec::new(),
             merged: false,
         }
     }

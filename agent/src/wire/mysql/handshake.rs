@@ -35,7 +35,10 @@ impl Greeting {
         let mut reader = Reader(payload);
         (reader.u8()? == startup::GREETING).then_some(())?;
         let version = reader.until_nul()?;
-        if version.is_empty() || version.len() > 128 || !version.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
+        if version.is_empty()
+            || version.len() > 128
+            || !version.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ')
+        {
             return None;
         }
         reader.bytes(4 + 8)?; // connection id, first part of the challenge

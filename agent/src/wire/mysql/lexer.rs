@@ -80,7 +80,9 @@ fn skip_space(text: &[u8], mut at: usize) -> usize {
 
 fn word(text: &[u8], at: usize) -> Range<usize> {
     let start = skip_space(text, at);
-    let length = text[start..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || **byte >= 0x80);
+    let length = text[start..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || **byte >= 0x80);
     start..start + length.count()
 }
 
@@ -97,7 +99,8 @@ const WITH_BODY: [&[u8]; 5] = [b"PROCEDURE", b"FUNCTION", b"TRIGGER", b"EVENT", 
 /// Whether a statement may hold statements of its own, so that a split at semicolons cannot be trusted.
 pub(super) fn may_be_compound(text: &[u8]) -> bool {
     let first = word(text, 0);
-    let is = |range: &Range<usize>, words: &[&[u8]]| words.iter().any(|word| text[range.clone()].eq_ignore_ascii_case(word));
+    let is =
+        |range: &Range<usize>, words: &[&[u8]]| words.iter().any(|word| text[range.clone()].eq_ignore_ascii_case(word));
     if is(&first, &COMPOUND) {
         return true;
     }

@@ -169,7 +169,12 @@ impl Mysql {
         }
     }
 
-    fn request_packets(&mut self, framer: &mut Framer, chunk: &mut Chunk<'_>, out: &mut Vec<Event>) -> Result<(), Lost> {
+    fn request_packets(
+        &mut self,
+        framer: &mut Framer,
+        chunk: &mut Chunk<'_>,
+        out: &mut Vec<Event>,
+    ) -> Result<(), Lost> {
         loop {
             let secret = match &self.phase {
                 Phase::Opaque(_) => return Ok(()),
@@ -207,7 +212,7 @@ impl Mysql {
                         self.command(&packet, chunk.at, out)?;
                     }
                     Phase::Commands => {
-                        if !self.confirmed && !command::is_plausible(&packet) {
+                        if !self.confirmed && !self.awaits_client() && !command::is_plausible(&packet) {
                             return Err(Lost);
                         }
                         self.command(&packet, chunk.at, out)?;
@@ -239,7 +244,12 @@ impl Mysql {
         }
     }
 
-    fn response_packets(&mut self, framer: &mut Framer, chunk: &mut Chunk<'_>, out: &mut Vec<Event>) -> Result<(), Lost> {
+    fn response_packets(
+        &mut self,
+        framer: &mut Framer,
+        chunk: &mut Chunk<'_>,
+        out: &mut Vec<Event>,
+    ) -> Result<(), Lost> {
         loop {
             let mut in_rows = false;
             if let Some(exchange) = &mut self.exchange

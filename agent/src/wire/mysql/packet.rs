@@ -231,6 +231,12 @@ impl Framer {
         }
     }
 
+    /// What is kept of the packet being received.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> &[u8] {
+        &self.prefix
+    }
+
     /// Gives the buffer back; to be called when the caller is done with the last packet and the connection may become idle.
     pub(super) fn release(&mut self) {
         if self.at_boundary() {

@@ -38,7 +38,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Remembers a statement. `evicted` is called for each one that is forgotten to make room, with its open cursor's execution.
-    pub(super) fn insert(&mut self, id: u32, text: Text, mut evicted: impl FnMut(Option<Box<Statement>>)) {
+    pub(super) fn insert(&mut self, id: u32, text: Text, mut evicted: impl FnMut(Option<Statement>)) {
         self.uses += 1;
         let entry = Entry { text, cursor: None, used: self.uses };
         self.bytes += entry.bytes();
@@ -47,7 +47,9 @@ impl Prepared {
         }
         while self.entries.len() > MAX_STATEMENTS || self.bytes > MAX_BYTES {
             // Linear, but only when a session is at the bound, and then once a preparation.
-            let Some(oldest) = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id) else { break };
+            let Some(oldest) = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id) else {
+                break;
+            };
             evicted(self.remove(oldest));
         }
     }
@@ -65,31 +67,32 @@ impl Prepared {
     }
 
     /// Forgets statement `id` and returns the execution whose cursor was open.
-    pub(super) fn remove(&mut self, id: u32) -> Option<Box<Statement>> {
+    pub(super) fn remove(&mut self, id: u32) -> Option<Statement> {
         let entry = self.entries.remove(&id)?;
         self.bytes -= entry.bytes();
-        entry.cursor
+        entry.cursor.map(|execution| *execution)
     }
 
     /// Takes the execution whose cursor on statement `id` is open.
-    pub(super) fn take_cursor(&mut self, id: u32) -> Option<Box<Statement>> {
-        self.entries.get_mut(&id)?.cursor.take()
+    pub(super) fn take_cursor(&mut self, id: u32) -> Option<Statement> {
+        self.entries.get_mut(&id)?.cursor.take().map(|execution| *execution)
     }
 
     /// Keeps the execution whose cursor on statement `id` is open. An id that was never seen is remembered without text.
-    pub(super) fn keep_cursor(&mut self, id: u32, execution: Box<Statement>, evicted: impl FnMut(Option<Box<Statement>>)) {
+    pub(super) fn keep_cursor(&mut self, id: u32, execution: Statement, evicted: impl FnMut(Option<Statement>)) {
         if !self.entries.contains_key(&id) {
             self.insert(id, Text::Unknown, evicted);
         }
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.cursor = Some(execution);
+            entry.cursor = Some(Box::new(execution));
         }
     }
 
     /// Takes all executions with open cursors, oldest statement first.
-    pub(super) fn take_cursors(&mut self) -> Vec<Box<Statement>> {
-        let mut open: Vec<_> = self.entries.iter_mut().filter_map(|(id, entry)| Some((*id, entry.cursor.take()?))).collect();
+    pub(super) fn take_cursors(&mut self) -> Vec<Statement> {
+        let mut open: Vec<_> =
+            self.entries.iter_mut().filter_map(|(id, entry)| Some((*id, entry.cursor.take()?))).collect();
         open.sort_by_key(|(id, _)| *id);
-        open.into_iter().map(|(_, execution)| execution).collect()
+        open.into_iter().map(|(_, execution)| *execution).collect()
     }
 }

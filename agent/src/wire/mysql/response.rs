@@ -24,13 +24,9 @@ pub(super) enum End<'a> {
         schema: Option<&'a [u8]>,
     },
     /// EOF packet.
-    Eof {
-        status: u16,
-    },
+    Eof { status: u16 },
     /// ERR packet.
-    Err {
-        code: u16,
-    },
+    Err { code: u16 },
     /// A packet that says nothing about the session, or none at all.
     Silent,
 }
@@ -145,6 +141,8 @@ pub(super) struct PrepareOk {
     pub(super) id: u32,
     pub(super) columns: u32,
     pub(super) params: u32,
+    /// The definitions follow, as they do unless the client chose otherwise with `CLIENT_OPTIONAL_RESULTSET_METADATA`.
+    pub(super) defined: bool,
 }
 
 impl PrepareOk {
@@ -156,10 +154,6 @@ impl PrepareOk {
         let columns = u32::from(reader.u16()?);
         let params = u32::from(reader.u16()?);
         reader.bytes(1 + 2)?; // filler, warnings
-        // One byte more only with CLIENT_OPTIONAL_RESULTSET_METADATA: 0 leaves all definitions out.
-        match reader.u8() {
-            Some(0) => Some(PrepareOk { id, columns: 0, params: 0 }),
-            _ => Some(PrepareOk { id, columns, params }),
-        }
+        Some(PrepareOk { id, columns, params, defined: reader.u8() != Some(0) })
     }
 }

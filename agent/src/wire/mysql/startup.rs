@@ -161,7 +161,12 @@ impl Mysql {
     }
 
     /// A packet of the server between greeting and the end of authentication.
-    pub(super) fn startup_response(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
+    pub(super) fn startup_response(
+        &mut self,
+        packet: &Packet<'_>,
+        at: Timestamp,
+        out: &mut Vec<Event>,
+    ) -> Result<(), Lost> {
         let Phase::Starting(startup) = &mut self.phase else { return Err(Lost) };
         startup.bytes_out += packet.wire;
         match packet.payload.first() {

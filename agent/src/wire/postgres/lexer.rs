@@ -66,7 +66,7 @@ pub(super) fn prepared_name(sql: &[u8]) -> Option<Name> {
         Token::Word(word) if word.eq_ignore_ascii_case(b"ALL") => None,
         // Other characters are folded by the server's locale or not at all.
         Token::Word(word) if word.is_ascii() => Some(name(&word.to_ascii_lowercase())),
-        Token::Quoted(inner) if !inner.contains(&b'"') => Some(name(inner)),
+        Token::Quoted(inner) if !inner.is_empty() && !inner.contains(&b'"') => Some(name(inner)),
         _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! The PostgreSQL frontend/backend protocol, version 3.
 //!
 //! - `handshake`: before messages have a type; `framing`: messages out of bytes; `frontend`, `backend`: what is in them
-//! - `session`: requests and replies of a connection whose place in the stream is known; `prepared`: what its names stand for
+//! - `session`: a connection whose place in the stream is known; `request`: what awaits a reply; `prepared`: what names stand for;
+//!   `lexer`: where the statements of a text end
 //! - here: whether the place in the stream is known
 //!
 //! A statement starts when the read that delivered the last byte of its `Query` or `Execute` returned. `Sync` and `Flush` do not
@@ -18,6 +19,7 @@ mod frontend;
 mod handshake;
 mod lexer;
 mod prepared;
+mod request;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -287,7 +289,7 @@ impl Postgres {
     /// Hands over what cannot change any more.
     fn emit(&mut self, out: &mut Vec<Event>) {
         if self.session.proven {
-            out.extend(self.session.settled().map(Event::Statement));
+            self.session.settled(|statement| out.push(Event::Statement(statement)));
             out.extend((0..self.session.evicted()).map(|_| Event::Anomaly(Anomaly::Evicted)));
         }
     }

@@ -3,7 +3,7 @@
 //! Rules: PostgreSQL documentation, "Message Flow"; `PostgresMain` in backend/tcop/postgres.c. Names are resolved when the reply comes,
 //! not when the request does, because an error in between makes the server skip what defined them.
 
-use std::{collections::VecDeque, mem, ops::Range, sync::Arc};
+use std::{collections::VecDeque, mem};
 
 use smallvec::SmallVec;
 
@@ -13,8 +13,9 @@ use super::{
     frontend::{self, Name, Target},
     lexer,
     prepared::{Fetched, Portal, Prepared, text_len},
+    request::{Query, Request, Step},
 };
-use crate::model::{Code, Kind, SessionInfo, SessionState, Statement, StatementText, Status, Text, Timestamp};
+use crate::model::{Code, Kind, SessionInfo, SessionState, Statement, Status, Text, Timestamp};
 
 /// Most requests without a reply. The server reads 8 KiB and answers all of it before it reads on, so a real pipeline stays far below.
 const MAX_QUEUE: usize = 8192;
@@ -30,96 +31,6 @@ const MAX_LOOK_BACK: usize = 64;
 
 /// A queue or list that grew beyond this gives its memory back when it is empty.
 const KEEP_CAPACITY: usize = 16;
-
-/// A request that awaits its reply.
-#[derive(Debug)]
-struct Request {
-    /// When its last byte arrived.
-    arrived: Timestamp,
-    /// Its bytes on the wire.
-    bytes: u64,
-    step: Step,
-}
-
-#[derive(Debug)]
-enum Step {
-    /// The start-up packet: `R`, `S`, `K`, `v`, then `Z`.
-    Startup,
-    /// A completion for each statement, then `Z`.
-    Query(Box<Query>),
-    /// `1`. `used` says that an `Execute` of the same unit runs it.
-    Parse { name: Name, text: Text, used: bool },
-    /// `2`.
-    Bind { portal: Name, statement: Name },
-    /// `t` for a statement, then `T` or `n`.
-    Describe { target: Target, name: Name },
-    /// Rows or COPY data, then `C`, `I` or `s`.
-    Execute { portal: Name },
-    /// `3`.
-    Close { target: Target, name: Name },
-    /// No reply; ends a unit.
-    Flush,
-    /// No reply; ends COPY data that were sent before the server asked for them.
-    CopyEnd,
-    /// `V`, then `Z`.
-    Function { answered: bool },
-    /// `Z`.
-    Sync,
-}
-
-#[derive(Debug)]
-struct Query {
-    text: Text,
-    /// Where its statements lie, if there are several.
-    pieces: Option<Box<[Range<usize>]>>,
-    completions: usize,
-    failed: bool,
-}
-
-impl Query {
-    fn new(text: Text) -> Query {
-        let pieces = match &text {
-            Text::Known(text) if !text.truncated() => lexer::pieces(text.raw()),
-            _ => None,
-        };
-        Query { text, pieces, completions: 0, failed: false }
-    }
-
-    /// Text of the statement that comes next, as far as it can be told before all are done.
-    fn current(&self) -> Option<&[u8]> {
-        let Text::Known(text) = &self.text else { return None };
-        match &self.pieces {
-            None => (!text.truncated()).then(|| text.raw()),
-            Some(pieces) => pieces.get(self.completions).map(|range| &text.raw()[range.clone()]),
-        }
-    }
-
-    /// Gives each statement its own piece of the text, if the pieces are what the server saw: as many as completions, or fewer before an error.
-    fn hand_out(&self, done: &mut [Statement]) {
-        let (Some(pieces), Text::Known(text)) = (&self.pieces, &self.text) else { return };
-        let Some(first) = done.first() else { return };
-        // A syntax error anywhere fails the whole text before its first statement runs.
-        let whole_failed = done.len() == 1 && first.code == Some(SYNTAX_ERROR);
-        let fits = if self.failed { done.len() <= pieces.len() && !whole_failed } else { done.len() == pieces.len() };
-        if !fits {
-            return;
-        }
-        for (statement, range) in done.iter_mut().zip(pieces) {
-            let piece = &text.raw()[range.clone()];
-            statement.text = Text::Known(Arc::new(StatementText::new(piece, piece.len())));
-        }
-        if let [first, later @ ..] = done {
-            for (statement, range) in later.iter_mut().zip(&pieces[1..]) {
-                let len = range.len() as u64;
-                statement.bytes_in += len;
-                first.bytes_in = first.bytes_in.saturating_sub(len);
-            }
-        }
-    }
-}
-
-/// `syntax_error` (errcodes.txt).
-const SYNTAX_ERROR: Code = Code::Sqlstate(*b"42601");
 
 /// What is known so far of the reply to the statement at the front.
 #[derive(Debug, Default)]
@@ -222,8 +133,9 @@ impl Session {
                 if !self.proven && !self.copy_in {
                     return Err(Fault::Lost);
                 }
-                self.count_in(frame);
-                if frame.kind == b'd' || mem::take(&mut self.copy_in) || self.queue.is_empty() || self.skipping {
+                let wanted = frame.kind == b'd' || mem::take(&mut self.copy_in);
+                if wanted || self.skipping || self.queue.is_empty() {
+                    self.count_in(frame);
                     return Ok(());
                 }
                 Step::CopyEnd
@@ -898,9 +810,12 @@ impl Session {
         (self.skipping, self.copy_in) = (false, false);
     }
 
-    /// Statements that cannot change any more.
-    pub(super) fn settled(&mut self) -> impl Iterator<Item = Statement> + '_ {
-        self.done.drain(..mem::take(&mut self.settled))
+    /// Hands over the statements that cannot change any more.
+    pub(super) fn settled(&mut self, take: impl FnMut(Statement)) {
+        self.done.drain(..mem::take(&mut self.settled)).for_each(take);
+        if self.done.is_empty() && self.done.capacity() > KEEP_CAPACITY {
+            self.done = SmallVec::new();
+        }
     }
 
     /// How many names and texts were forgotten at a bound since the last call.

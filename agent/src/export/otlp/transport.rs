@@ -1,0 +1,188 @@
+//! One attempt to send one request, over either protocol.
+
+use std::{fmt, fs, io, path::PathBuf, time::Duration};
+
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+
+use super::{
+    config::{Config, HeaderKey, Protocol},
+    grpc::Grpc,
+    http::Http,
+};
+use crate::model::Secret;
+
+/// Why a receiver cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A certificate or key cannot be read.
+    #[error("cannot read {path} (config key `export.otlp.tls.{key}`): {error}", path = path.display())]
+    File {
+        /// Key below `tls`.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Only one half of the agent's own certificate is configured.
+    #[error("`export.otlp.tls` needs both `cert_file` and `key_file`, or neither")]
+    HalfIdentity,
+    /// A header's value is no text that a header can hold, or its secret was not read.
+    #[error("the header `{name}` of `export.otlp.headers` {reason}")]
+    Header {
+        /// Name of the header.
+        name: String,
+        /// Why, without the value.
+        reason: &'static str,
+    },
+    /// The client could not be built, mostly for a certificate that is none.
+    #[error(
+        "the connection to {endpoint} cannot be set up: {reason}; check `export.otlp.endpoint` and `export.otlp.tls`"
+    )]
+    Client {
+        /// The URL.
+        endpoint: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The receiver took a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// Points that it refused nevertheless.
+    pub(super) rejected: u64,
+    /// Why, or a warning without refused points.
+    pub(super) message: String,
+}
+
+impl From<ExportMetricsServiceResponse> for Accepted {
+    fn from(response: ExportMetricsServiceResponse) -> Accepted {
+        let partial = response.partial_success.unwrap_or_default();
+        Accepted {
+            rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
+            message: readable(&partial.error_message),
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Sending it again may help.
+    Temporary {
+        /// What happened.
+        message: String,
+        /// The pause that the receiver asks for.
+        after: Option<Duration>,
+    },
+    /// Sending it again will not help.
+    Permanent {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl Failure {
+    pub(super) fn temporary(message: String) -> Failure {
+        Failure::Temporary { message, after: None }
+    }
+
+    pub(super) fn message(&self) -> &str {
+        match self {
+            Failure::Temporary { message, .. } | Failure::Permanent { message } => message,
+        }
+    }
+}
+
+/// Text from outside as it may stand in a log: one line, bounded.
+pub(super) fn readable(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect();
+    text.trim().to_owned()
+}
+
+/// An error with its causes, which both clients hide behind "transport error".
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Either protocol.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Http(Http),
+    Grpc(Box<Grpc>),
+}
+
+impl Transport {
+    pub(super) fn new(config: &Config) -> Result<Transport, SetupError> {
+        Ok(match config.protocol {
+            Protocol::Http => Transport::Http(Http::new(config)?),
+            Protocol::Grpc => Transport::Grpc(Grpc::new(config)?.into()),
+        })
+    }
+
+    /// Sends once, without a time limit of its own.
+    pub(super) async fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<Accepted, Failure> {
+        match self {
+            Transport::Http(http) => http.send(request).await,
+            Transport::Grpc(grpc) => grpc.send(request).await,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Transport::Http(http) => write!(f, "OTLP receiver {}", http.url()),
+            Transport::Grpc(grpc) => write!(f, "OTLP receiver {}", grpc.url()),
+        }
+    }
+}
+
+/// PEM files of `tls`, read.
+pub(super) struct Pem {
+    /// Authorities to trust.
+    pub(super) ca: Option<Vec<u8>>,
+    /// The agent's own certificate chain and key.
+    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Pem {
+    pub(super) fn read(config: &Config) -> Result<Pem, SetupError> {
+        let read =
+            |key, path: &PathBuf| fs::read(path).map_err(|error| SetupError::File { key, path: path.clone(), error });
+        let tls = &config.tls;
+        Ok(Pem {
+            ca: tls.ca_file.as_ref().map(|path| read("ca_file", path)).transpose()?,
+            identity: match (&tls.cert_file, &tls.key_file) {
+                (Some(cert), Some(key)) => Some((read("cert_file", cert)?, read("key_file", key)?)),
+                (None, None) => None,
+                _ => return Err(SetupError::HalfIdentity),
+            },
+        })
+    }
+}
+
+/// Headers as `parse` makes them; their values never get into an error.
+pub(super) fn headers<'a, V>(
+    config: &'a Config,
+    parse: impl Fn(&str) -> Option<V> + 'a,
+) -> impl Iterator<Item = Result<(&'a str, V), SetupError>> + 'a {
+    config.headers.iter().map(move |(name, value): (&HeaderKey, &Secret)| {
+        let name = name.as_str();
+        let error = |reason| SetupError::Header { name: name.to_owned(), reason };
+        let value = value.expose().ok_or_else(|| error("has a secret that was not read"))?;
+        let value = parse(value).ok_or_else(|| error("has a value with characters that no header can hold"))?;
+        Ok((name, value))
+    })
+}

@@ -1,0 +1,99 @@
+//! Requests that await their reply.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    frontend::{Name, Target},
+    lexer,
+};
+use crate::model::{Code, Statement, StatementText, Text, Timestamp};
+
+/// A request that awaits its reply.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// When its last byte arrived.
+    pub(super) arrived: Timestamp,
+    /// Its bytes on the wire.
+    pub(super) bytes: u64,
+    pub(super) step: Step,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The start-up packet: `R`, `S`, `K`, `v`, then `Z`.
+    Startup,
+    /// A completion for each statement, then `Z`.
+    Query(Box<Query>),
+    /// `1`. `used` says that an `Execute` of the same unit runs it.
+    Parse { name: Name, text: Text, used: bool },
+    /// `2`.
+    Bind { portal: Name, statement: Name },
+    /// `t` for a statement, then `T` or `n`.
+    Describe { target: Target, name: Name },
+    /// Rows or COPY data, then `C`, `I` or `s`.
+    Execute { portal: Name },
+    /// `3`.
+    Close { target: Target, name: Name },
+    /// No reply; ends a unit.
+    Flush,
+    /// No reply; ends COPY data that were sent before the server asked for them.
+    CopyEnd,
+    /// `V`, then `Z`.
+    Function { answered: bool },
+    /// `Z`.
+    Sync,
+}
+
+#[derive(Debug)]
+pub(super) struct Query {
+    pub(super) text: Text,
+    /// Where its statements lie, if there are several.
+    pub(super) pieces: Option<Box<[Range<usize>]>>,
+    pub(super) completions: usize,
+    pub(super) failed: bool,
+}
+
+impl Query {
+    pub(super) fn new(text: Text) -> Query {
+        let pieces = match &text {
+            Text::Known(text) if !text.truncated() => lexer::pieces(text.raw()),
+            _ => None,
+        };
+        Query { text, pieces, completions: 0, failed: false }
+    }
+
+    /// Text of the statement that comes next, as far as it can be told before all are done.
+    pub(super) fn current(&self) -> Option<&[u8]> {
+        let Text::Known(text) = &self.text else { return None };
+        match &self.pieces {
+            None => (!text.truncated()).then(|| text.raw()),
+            Some(pieces) => pieces.get(self.completions).map(|range| &text.raw()[range.clone()]),
+        }
+    }
+
+    /// Gives each statement its own piece of the text, if the pieces are what the server saw: as many as completions, or fewer before an error.
+    pub(super) fn hand_out(&self, done: &mut [Statement]) {
+        let (Some(pieces), Text::Known(text)) = (&self.pieces, &self.text) else { return };
+        let Some(first) = done.first() else { return };
+        // A syntax error anywhere fails the whole text before its first statement runs.
+        let whole_failed = done.len() == 1 && first.code == Some(SYNTAX_ERROR);
+        let fits = if self.failed { done.len() <= pieces.len() && !whole_failed } else { done.len() == pieces.len() };
+        if !fits {
+            return;
+        }
+        for (statement, range) in done.iter_mut().zip(pieces) {
+            let piece = &text.raw()[range.clone()];
+            statement.text = Text::Known(Arc::new(StatementText::new(piece, piece.len())));
+        }
+        if let [first, later @ ..] = done {
+            for (statement, range) in later.iter_mut().zip(&pieces[1..]) {
+                let len = range.len() as u64;
+                statement.bytes_in += len;
+                first.bytes_in = first.bytes_in.saturating_sub(len);
+            }
+        }
+    }
+}
+
+/// `syntax_error` (errcodes.txt).
+const SYNTAX_ERROR: Code = Code::Sqlstate(*b"42601");

@@ -126,14 +126,15 @@ impl Agent {
         Status::parse(&body)
     }
 
-    /// Its status once no count has moved for a second: everything that was under way has arrived.
+    /// Its status once no count has moved for 600 ms: everything that was under way has arrived.
     pub fn settled(&self) -> Result<Status> {
-        const QUIET: usize = 4;
+        const PAUSE: Duration = Duration::from_millis(200);
+        const QUIET: u32 = 3;
         let mut last = self.status()?;
         let mut quiet = 0;
-        // A server may have background work of its own; then the last status is as good as any.
-        for _ in 0..80 {
-            sleep(Duration::from_millis(250))?;
+        // Statements of others may go on for ever; then the last status is as good as any.
+        for _ in 0..100 {
+            sleep(PAUSE)?;
             let now = self.status()?;
             quiet = if now.executions() == last.executions() { quiet + 1 } else { 0 };
             last = now;

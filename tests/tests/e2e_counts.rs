@@ -16,20 +16,40 @@ use querylens_tests::{
     status::InstanceStatus,
 };
 
-/// Runs a load and compares it with what the agent counted meanwhile; returns the report for further comparisons.
-#[track_caller]
-fn assert_counted(agent: &Agent, engine: Engine, pid: u32, what: &str, run: impl FnOnce() -> Report) -> Report {
-    let before = agent.settled().unwrap().instance(pid).unwrap().clone();
-    let report = run();
-    let status = agent.settled().unwrap();
-    let after: &InstanceStatus = status.instance(pid).unwrap();
-    let counted = after.since(&before);
-    let comparison = report.compare(engine, &counted);
-    assert!(comparison.differences.is_empty(), "{what}: {:#?}\n{}", comparison.differences, after.table());
-    assert_eq!(after.losses, before.losses, "{what}: something was lost");
-    // Every connection of the load is younger than the agent: nothing may be without a text.
-    assert_eq!(counted.get("0000000000000000").copied().unwrap_or(0), 0, "{what}: {}", after.table());
-    report
+/// An agent, and what it had counted of one server before the next load.
+struct Watch {
+    agent: Agent,
+    engine: Engine,
+    last: InstanceStatus,
+}
+
+impl Watch {
+    #[track_caller]
+    fn start(strategy: &str, engine: Engine, pid: u32) -> Watch {
+        let agent = Agent::start(AgentOptions::capture(strategy)).unwrap();
+        agent.wait_visible(pid).unwrap();
+        let last = agent.settled().unwrap().instance(pid).unwrap().clone();
+        assert_eq!(last.wire.strategy, strategy, "{:?}", last.wire);
+        Watch { agent, engine, last }
+    }
+
+    /// Compares a load that has just ended with what the agent counted meanwhile.
+    #[track_caller]
+    fn assert_counted(&mut self, what: &str, report: &Report) {
+        let status = self.agent.settled().unwrap();
+        let now = status.instance(self.last.pid).unwrap();
+        let counted = now.since(&self.last);
+        let comparison = report.compare(self.engine, &counted);
+        assert!(comparison.differences.is_empty(), "{what}: {:#?}\n{}", comparison.differences, now.table());
+        assert_eq!(now.losses, self.last.losses, "{what}: something was lost");
+        // Every connection of the load is younger than the agent: nothing may be without a text.
+        assert_eq!(counted.get("0000000000000000").copied().unwrap_or(0), 0, "{what}: {}", now.table());
+        self.last = now.clone();
+    }
+
+    fn stop(self) {
+        assert!(self.agent.stop().unwrap().success());
+    }
 }
 
 fn postgres(major: u32, strategy: &str) {
@@ -38,35 +58,29 @@ fn postgres(major: u32, strategy: &str) {
     }
     let server = Postgres::start(PostgresOptions::new(major)).unwrap();
     Pgbench::initialise(&server, "bench").unwrap();
-    let agent = Agent::start(AgentOptions::capture(strategy)).unwrap();
-    let status = agent.wait_visible(server.pid()).unwrap();
-    assert_eq!(status.instance(server.pid()).unwrap().wire.strategy, strategy);
+    let mut watch = Watch::start(strategy, Engine::Postgresql, server.pid());
     for protocol in Protocol::ALL {
-        for transport in [Transport::Tcp, Transport::Unix] {
-            for script in [Script::SelectOnly, Script::TpcB] {
-                let what = format!("PostgreSQL {major}, {strategy}, {protocol:?}, {transport:?}, {script:?}");
-                oracle::reset_pg_stat_statements(&server).unwrap();
-                let (database, amount) = ("bench".to_owned(), Amount::Seconds(1));
-                let load = Pgbench { database, transport, script, protocol, clients: 4, amount, rate: None };
-                let pid = server.pid();
-                let report = assert_counted(&agent, Engine::Postgresql, pid, &what, || load.run(&server).unwrap());
-                let calls = oracle::pg_stat_statements(&server, "bench").unwrap();
-                for (statement, executed) in &report.executed {
-                    if oracle::counts_executions(statement, protocol == Protocol::Prepared) {
-                        assert_eq!(calls[&oracle::canonical(statement)].calls, *executed, "{what}: {statement}");
-                    }
+        for (transport, script) in [(Transport::Tcp, Script::SelectOnly), (Transport::Unix, Script::TpcB)] {
+            let what = format!("PostgreSQL {major}, {strategy}, {protocol:?}, {transport:?}, {script:?}");
+            oracle::reset_pg_stat_statements(&server).unwrap();
+            let (database, amount) = ("bench".to_owned(), Amount::Seconds(1));
+            let load = Pgbench { database, transport, script, protocol, clients: 4, amount, rate: None };
+            let report = load.run(&server).unwrap();
+            watch.assert_counted(&what, &report);
+            let calls = oracle::pg_stat_statements(&server, "bench").unwrap();
+            for (statement, executed) in &report.executed {
+                if oracle::counts_executions(statement, protocol == Protocol::Prepared) {
+                    assert_eq!(calls[&oracle::canonical(statement)].calls, *executed, "{what}: {statement}");
                 }
             }
         }
     }
-    assert!(agent.stop().unwrap().success());
+    watch.stop();
 }
 
 fn mysqld(server: &Mysqld, strategy: &str) {
     Sysbench::initialise(server).unwrap();
-    let agent = Agent::start(AgentOptions::capture(strategy)).unwrap();
-    let status = agent.wait_visible(server.pid()).unwrap();
-    assert_eq!(status.instance(server.pid()).unwrap().wire.strategy, strategy);
+    let mut watch = Watch::start(strategy, server.engine(), server.pid());
     for prepared in [true, false] {
         for transport in [Transport::Tcp, Transport::Unix] {
             // performance_schema is exact for one connection only, see the oracle.
@@ -76,8 +90,8 @@ fn mysqld(server: &Mysqld, strategy: &str) {
                 let mut client = server.client().unwrap();
                 client.query("TRUNCATE performance_schema.events_statements_summary_by_digest").unwrap();
                 let load = Sysbench { transport, prepared, clients, amount: Amount::Seconds(1) };
-                let run = || load.run(server).unwrap();
-                let report = assert_counted(&agent, server.engine(), server.pid(), &what, run);
+                let report = load.run(server).unwrap();
+                watch.assert_counted(&what, &report);
                 if clients == 1 && !(prepared && server.engine() == Engine::Mariadb) {
                     let calls = oracle::statement_digests(server).unwrap();
                     for (statement, executed) in &report.executed {
@@ -87,7 +101,7 @@ fn mysqld(server: &Mysqld, strategy: &str) {
             }
         }
     }
-    assert!(agent.stop().unwrap().success());
+    watch.stop();
 }
 
 #[test]

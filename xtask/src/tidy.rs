@@ -55,8 +55,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    // What commands show is the model's data.
-    ("cli", &["model", "config", "health", "runtime"]),
+    // What commands show is the model's data; `top` into a pipe is the console exporter.
+    ("cli", &["model", "export", "config", "health", "runtime"]),
 ];
 
 /// A crate, as it is written in paths, and the only folders of agent/src that may name it.

@@ -216,12 +216,12 @@ async fn status(State(source): Shared, RawQuery(query): RawQuery) -> Result<Resp
     }
 }
 
-async fn live(State(source): Shared) -> Response {
-    verdict("live", &source.dead())
+async fn live(State(source): Shared) -> Result<Response, Response> {
+    render(source, |source| verdict("live", &source.dead())).await
 }
 
-async fn ready(State(source): Shared) -> Response {
-    verdict("ready", &source.unready())
+async fn ready(State(source): Shared) -> Result<Response, Response> {
+    render(source, |source| verdict("ready", &source.unready())).await
 }
 
 /// 200, or 503 with one reason a line.

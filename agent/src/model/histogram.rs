@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use agent_ebpf::histogram::{BUCKETS, OFFSET};
+pub use agent_ebpf::histogram::{BUCKETS, OFFSET, SCALE};
 use agent_ebpf::histogram::{bucket, upper_bound};
 
 /// Counts per bucket, stored only between the lowest and the highest bucket in use.

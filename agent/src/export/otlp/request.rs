@@ -6,7 +6,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use agent_ebpf::histogram::{OFFSET, SCALE};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
@@ -25,6 +24,7 @@ use crate::{
     },
     model::{
         Code, Histogram, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
+        histogram::{OFFSET, SCALE},
         names::{AGENT, Instrument, Metric, RECEIVE, TRANSMIT, attribute as a, metric},
     },
 };

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use crate::{
     model::{
-        Digest, Instance, InstanceSnapshot, Kind, SessionCounts, SessionInfo, SessionState, Statement,
+        ByCode, Digest, Instance, InstanceSnapshot, Kind, SessionCounts, SessionInfo, SessionState, Statement,
         StatementSnapshot, StatementStats, Status, Text, WireState,
     },
     sql::Normaliser,
@@ -14,9 +14,6 @@ use crate::{
 
 /// `AF_UNIX`, include/linux/socket.h.
 const AF_UNIX: u16 = 1;
-
-/// Bound on distinct error codes of refused connections.
-const MAX_CONNECT_CODES: usize = 64;
 
 /// A (database, user), numbered, with the strings that a machine gave for it, so that a change is seen by comparing two pointers.
 #[derive(Clone, Debug)]
@@ -45,7 +42,7 @@ pub(super) struct Server {
     unix: bool,
     tcp: bool,
     connects: u64,
-    connect_failures: BTreeMap<Option<crate::model::Code>, u64>,
+    connect_failures: ByCode<u64>,
     losses: BTreeMap<&'static str, u64>,
     unknown: Arc<Digest>,
     command: Arc<Digest>,
@@ -65,7 +62,7 @@ impl Server {
             unix: false,
             tcp: false,
             connects: 0,
-            connect_failures: BTreeMap::new(),
+            connect_failures: ByCode::default(),
             losses: BTreeMap::new(),
             unknown: Arc::new(Digest::unknown()),
             command: Arc::new(Digest::command()),
@@ -112,11 +109,7 @@ impl Server {
         if statement.kind == Kind::Connect {
             match statement.status {
                 Status::Ok => self.connects += 1,
-                Status::Error | Status::Incomplete => {
-                    let room = self.connect_failures.len() < MAX_CONNECT_CODES;
-                    let code = statement.code.filter(|code| room || self.connect_failures.contains_key(&Some(*code)));
-                    *self.connect_failures.entry(code).or_default() += 1;
-                }
+                Status::Error | Status::Incomplete => *self.connect_failures.at(statement.code) += 1,
             }
             return;
         }
@@ -130,18 +123,17 @@ impl Server {
             Text::None => (Arc::clone(&self.command), false),
         };
         let stats = self.row(principal, digest);
-        if statement.kind == Kind::Prepare && statement.status == Status::Ok {
-            stats.prepares += 1;
-            return;
-        }
-        let duration = statement.duration();
-        match statement.status {
-            Status::Ok => stats.ok.record(duration),
-            Status::Error | Status::Incomplete => {
-                let room = stats.failed.len() < StatementStats::MAX_CODES;
-                let code = statement.code.filter(|code| room || stats.failed.contains_key(&Some(*code)));
-                stats.failed.entry(code).or_default().record(duration);
+        match (statement.kind, statement.status) {
+            (Kind::Prepare, Status::Ok) => {
+                stats.prepares += 1;
+                return;
             }
+            (Kind::Prepare, _) => {
+                *stats.failed_prepares.at(statement.code) += 1;
+                return;
+            }
+            (_, Status::Ok) => stats.ok.record(statement.duration()),
+            (_, Status::Error | Status::Incomplete) => stats.failed.at(statement.code).record(statement.duration()),
         }
         if let Some(first) = statement.first_byte {
             stats.first_byte.record(first.since(statement.start));

@@ -462,7 +462,8 @@ mod tests {
     #[test]
     #[ignore = "needs root and eBPF; run by cargo xtask test"]
     fn every_program_loads_or_says_why() {
-        let (control, _ring) = Control::open(&Config::default()).map_err(|refused| refused.error).expect("programs load");
+        let (control, _ring) =
+            Control::open(&Config::default()).map_err(|refused| refused.error).expect("programs load");
         for (name, verdict) in control.features().rows() {
             assert!(!matches!(verdict, Verdict::Broken(_)), "{name}: {}", verdict.reason());
         }

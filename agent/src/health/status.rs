@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration, time::UNIX_EPOCH}
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    self, AgentStats, Code, Engine, Histogram, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, Verdict,
+    self, AgentStats, Code, Engine, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, Verdict,
 };
 
 /// The agent and all servers at one moment. Counts and times are cumulative since the agent found the server.
@@ -278,7 +278,7 @@ fn statement(row: &StatementSnapshot) -> Statement {
         collection: owned(&digest.collection),
         executions: durations.count(),
         errors: stats.errors(),
-        error_codes: by_code(stats.failed.iter().map(|(code, histogram)| (*code, Histogram::count(histogram)))),
+        error_codes: by_code(stats.errors_by_code().iter().map(|(code, count)| (*code, *count))),
         prepares: stats.prepares,
         rows_sent: stats.rows_sent,
         rows_affected: stats.rows_affected,

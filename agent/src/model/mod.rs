@@ -1,5 +1,6 @@
 //! What flows through the agent. Plain data: imports nothing of ours but the kernel contract's histogram.
 
+pub mod by_code;
 pub mod digest;
 pub mod duration;
 pub mod histogram;
@@ -16,6 +17,7 @@ pub(crate) mod testing;
 pub mod time;
 pub mod verdict;
 
+pub use by_code::ByCode;
 pub use digest::Digest;
 pub use duration::HumanDuration;
 pub use histogram::Histogram;

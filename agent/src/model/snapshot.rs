@@ -8,15 +8,15 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Code, Digest, Histogram, Instance, Verdict};
+use super::{ByCode, Digest, Histogram, Instance, Verdict};
 
 /// Statistics of one (instance, database, user, fingerprint), cumulative since the agent found it.
 #[derive(Clone, Debug, Default)]
 pub struct StatementStats {
     /// Durations of executions that succeeded. Its count is the number of them.
     pub ok: Histogram,
-    /// Durations of executions that failed, by error code, at most [`StatementStats::MAX_CODES`]; `None` holds what ended without a code and what is beyond the bound.
-    pub failed: BTreeMap<Option<Code>, Histogram>,
+    /// Durations of executions that failed, by error code.
+    pub failed: ByCode<Histogram>,
     /// Time to the first byte of the response.
     pub first_byte: Histogram,
     /// Rows sent to clients.
@@ -29,6 +29,8 @@ pub struct StatementStats {
     pub bytes_out: u64,
     /// Preparations of this text (`Parse`, `COM_STMT_PREPARE`) that were not part of an execution.
     pub prepares: u64,
+    /// Preparations that failed, by error code: errors, but not executions.
+    pub failed_prepares: ByCode<u64>,
     /// Executions whose duration is an estimate (replies that shared one write).
     pub estimated: u64,
     /// Executions whose text was cut by the capture limit.
@@ -36,27 +38,28 @@ pub struct StatementStats {
 }
 
 impl StatementStats {
-    /// Bound on distinct error codes kept per statement.
-    pub const MAX_CODES: usize = 16;
-
     /// Executions, successful or not.
     pub fn executions(&self) -> u64 {
-        self.ok.count() + self.errors()
+        self.ok.count() + self.failed.values().map(Histogram::count).sum::<u64>()
     }
 
-    /// Executions that failed.
+    /// Executions and preparations that failed.
     pub fn errors(&self) -> u64 {
-        self.failed.values().map(Histogram::count).sum()
+        self.errors_by_code().values().sum()
     }
 
-    /// Adds all of `other`. Codes beyond the bound are counted under `None`.
+    /// Executions and preparations that failed, by error code.
+    pub fn errors_by_code(&self) -> ByCode<u64> {
+        let mut errors = self.failed_prepares.clone();
+        self.failed.iter().for_each(|(code, histogram)| *errors.at(*code) += histogram.count());
+        errors
+    }
+
+    /// Adds all of `other`.
     pub fn merge(&mut self, other: &StatementStats) {
         self.ok.merge(&other.ok);
-        for (code, histogram) in &other.failed {
-            let full = self.failed.keys().filter(|code| code.is_some()).count() >= Self::MAX_CODES;
-            let code = code.filter(|_| !full || self.failed.contains_key(code));
-            self.failed.entry(code).or_default().merge(histogram);
-        }
+        other.failed.iter().for_each(|(code, histogram)| self.failed.at(*code).merge(histogram));
+        other.failed_prepares.iter().for_each(|(code, count)| *self.failed_prepares.at(*code) += count);
         self.first_byte.merge(&other.first_byte);
         self.rows_sent += other.rows_sent;
         self.rows_affected += other.rows_affected;
@@ -137,7 +140,7 @@ pub struct InstanceSnapshot {
     /// Connections accepted since the agent found the server.
     pub connects: u64,
     /// Connection attempts refused, by error code.
-    pub connect_failures: BTreeMap<Option<Code>, u64>,
+    pub connect_failures: ByCode<u64>,
     /// Statements, in no order.
     pub statements: Vec<StatementSnapshot>,
     /// Losses that hit this server's sessions, by cause: never silently dropped.
@@ -203,20 +206,23 @@ pub struct Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Code;
 
     #[test]
     fn merging_keeps_every_error_and_the_bound_on_codes() {
         let failing = |codes: std::ops::Range<u16>| {
             let mut stats = StatementStats::default();
             for code in codes {
-                stats.failed.entry(Some(Code::Mysql(code))).or_default().record(Duration::from_millis(1));
+                stats.failed.at(Some(Code::Mysql(code))).record(Duration::from_millis(1));
             }
             stats
         };
         let mut all = failing(0..10);
         all.merge(&failing(5..30));
         assert_eq!((all.executions(), all.errors(), all.total()), (35, 35, Duration::from_millis(35)));
-        assert_eq!(all.failed.keys().flatten().count(), StatementStats::MAX_CODES);
+        *all.failed_prepares.at(Some(Code::Mysql(7))) += 1;
+        assert_eq!((all.executions(), all.errors()), (35, 36));
+        assert_eq!(all.errors_by_code()[&Some(Code::Mysql(7))], 3);
         assert_eq!(all.failed[&Some(Code::Mysql(7))].count(), 2);
         assert_eq!(all.failed[&None].count(), 14);
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    AgentStats, Code, Container, Digest, Engine, Instance, InstanceSnapshot, Listen, ServerKey, SessionCounts,
+    AgentStats, ByCode, Code, Container, Digest, Engine, Instance, InstanceSnapshot, Listen, ServerKey, SessionCounts,
     Snapshot, StatementSnapshot, StatementStats, WireState,
 };
 
@@ -38,8 +38,8 @@ pub(crate) fn busy_statement() -> StatementSnapshot {
     let stats = &mut row.stats;
     [1, 2, 40].into_iter().for_each(|millis| stats.ok.record(Duration::from_millis(millis)));
     let code = Some(Code::Sqlstate(*b"42P01"));
-    [3, 5].into_iter().for_each(|millis| stats.failed.entry(code).or_default().record(Duration::from_millis(millis)));
-    stats.failed.entry(None).or_default().record(Duration::from_secs(2));
+    [3, 5].into_iter().for_each(|millis| stats.failed.at(code).record(Duration::from_millis(millis)));
+    stats.failed.at(None).record(Duration::from_secs(2));
     stats.first_byte.record(Duration::from_micros(400));
     (stats.rows_sent, stats.rows_affected, stats.bytes_in, stats.bytes_out) = (300, 7, 1_000, 50_000);
     (stats.prepares, stats.estimated, stats.truncated) = (4, 2, 1);
@@ -65,7 +65,12 @@ pub(crate) fn server() -> InstanceSnapshot {
         transport: "tcp+unix",
         sessions: SessionCounts { active: 3, idle: 5, opaque: 1, ..SessionCounts::default() },
         connects: 12,
-        connect_failures: BTreeMap::from([(Some(Code::Sqlstate(*b"28P01")), 2), (None, 1)]),
+        connect_failures: {
+            let mut failures = ByCode::default();
+            *failures.at(Some(Code::Sqlstate(*b"28P01"))) += 2;
+            *failures.at(None) += 1;
+            failures
+        },
         statements: Vec::new(),
         losses: BTreeMap::from([("desynchronised", 6)]),
     }
@@ -87,7 +92,7 @@ pub(crate) fn other_server() -> InstanceSnapshot {
     });
     other.instance = Arc::new(instance);
     other.wire = WireState { state: "hidden", strategy: "none", reason: "no symbol".into() };
-    other.connect_failures.clear();
+    other.connect_failures = ByCode::default();
     other.losses.clear();
     other
 }

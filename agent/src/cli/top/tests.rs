@@ -33,7 +33,7 @@ fn statement(fingerprint: u64, text: &str, calls: u64, micros: u64, failed: u64)
     let mut stats = StatementStats { rows_sent: calls, ..StatementStats::default() };
     (0..calls - failed).for_each(|_| stats.ok.record(Duration::from_micros(micros)));
     for _ in 0..failed {
-        stats.failed.entry(Some(Code::Sqlstate(*b"23505"))).or_default().record(Duration::from_micros(micros));
+        stats.failed.at(Some(Code::Sqlstate(*b"23505"))).record(Duration::from_micros(micros));
     }
     let summary = text.split(' ').take(3).collect::<Vec<_>>().join(" ");
     let digest = Digest { fingerprint, text: text.into(), summary: summary.into(), operation: None, collection: None };
@@ -63,7 +63,7 @@ fn instance(engine: Engine, port: u16, statements: Vec<StatementSnapshot>) -> In
         transport: "tcp",
         sessions: SessionCounts { active: 2, idle: 5, ..SessionCounts::default() },
         connects: 7,
-        connect_failures: BTreeMap::new(),
+        connect_failures: Default::default(),
         statements,
         losses: BTreeMap::new(),
     }

@@ -122,8 +122,8 @@ impl Builder {
         out.histogram(self.duration, durations);
 
         let errors = rows.iter().flat_map(|row| {
-            let failed = row.stats.failed.iter();
-            failed.map(move |(code, histogram)| (with(row, attributes::failure(*code)), histogram.count()))
+            let errors: Vec<_> = row.stats.errors_by_code().iter().map(|(code, count)| (*code, *count)).collect();
+            errors.into_iter().map(move |(code, count)| (with(row, attributes::failure(code)), count))
         });
         out.number(&metric::STATEMENT_ERRORS, errors);
 

@@ -107,8 +107,8 @@ impl Exporter {
 
         let mut family = out.family(&metric::STATEMENT_ERRORS);
         for (labels, row) in servers.iter().flat_map(|server| &server.statements) {
-            for (code, histogram) in &row.stats.failed {
-                family.sample(&labels.with(&attributes::failure(*code)), histogram.count());
+            for (code, count) in row.stats.errors_by_code().iter() {
+                family.sample(&labels.with(&attributes::failure(*code)), *count);
             }
         }
 
@@ -189,7 +189,7 @@ fn write_servers(servers: &[Server<'_>], out: &mut Writer) {
 
     let mut family = out.family(&metric::SERVER_CONNECT_FAILURES);
     for Server { server, labels, .. } in servers {
-        for (code, count) in &server.connect_failures {
+        for (code, count) in server.connect_failures.iter() {
             family.sample(&labels.with(&attributes::failure(*code)), *count);
         }
     }

@@ -133,7 +133,7 @@ impl Writer {
     fn drop_loose_end(&mut self) {
         while let Some(last) = self.last() {
             match last.part {
-                Part::Word => return,
+                Part::Word if !last.introducer => return,
                 Part::CloseParen => match self.tokens.as_slice() {
                     [.., before, open, value, _]
                         if open.part == Part::OpenParen

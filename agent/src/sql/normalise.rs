@@ -133,7 +133,7 @@ impl Writer {
     fn drop_loose_end(&mut self) {
         while let Some(last) = self.last() {
             match last.part {
-                Part::Word => return,
+                Part::Word if !last.introducer => return,
                 Part::CloseParen => match self.tokens.as_slice() {
                     [.., before, open, value, _]
                         if open.part == Part::OpenParen
@@ -354,7 +354,7 @@ impl Writer {
 
     /// Writes `?` for a literal or placeholder.
     fn value(&mut self, engine: Engine) {
-        if engine != Engine::Postgresql && self.last().is_some_and(|last| last.introducer) {
+        while engine != Engine::Postgresql && self.last().is_some_and(|last| last.introducer) {
             self.pop();
         }
         while self.last_is(Part::Sign) {
@@ -425,7 +425,11 @@ impl Run<'_> {
         let bytes = &self.input[lexeme.start..lexeme.end];
         match lexeme.kind {
             // `. 1a`: without its blank it would be a number.
-            Kind::Word if self.out.last_is(Part::Dot) && bytes[0].is_ascii_digit() && !self.after_name_dot(lexeme) => {
+            Kind::Word
+                if self.out.last_is(Part::Dot)
+                    && bytes[0].is_ascii_digit()
+                    && !(self.input[..lexeme.start].ends_with(b".") && self.after_name_dot()) =>
+            {
                 self.value();
             }
             Kind::Word => self.word(bytes),
@@ -476,9 +480,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the dot before `lexeme` joins it to a name, to the lexer of MySQL.
-    fn after_name_dot(&self, lexeme: Lexeme) -> bool {
-        self.input[..lexeme.start].ends_with(b".") && self.out.parts_end_with(&[Part::Word, Part::Dot])
+    /// Whether the last token is a dot that joins what follows to a name, to the lexer of MySQL, also when it reads the normalised text.
+    fn after_name_dot(&self) -> bool {
+        self.out.parts_end_with(&[Part::Word, Part::Dot]) && !self.out.text.ends_with(b"?.")
     }
 
     fn note_quote(&mut self) {
@@ -606,9 +610,8 @@ impl Run<'_> {
         let whole_word = Lexeme { kind: Kind::Word, start: 0, end: name.len() };
         let simple = Lexer::new(self.engine, name).next() == Ok(Some(whole_word))
             && !(postgres && name.iter().any(u8::is_ascii_uppercase));
-        let joined = !self.out.last_is(Part::Dot)
-            || self.out.parts_end_with(&[Part::Word, Part::Dot]) && !self.out.text.ends_with(b"?.");
-        if !simple || self.user_variable() || name[0].is_ascii_digit() && !joined {
+        let number_after_dot = self.out.last_is(Part::Dot) && name.first().is_some_and(u8::is_ascii_digit);
+        if !simple || self.user_variable() || number_after_dot && !self.after_name_dot() {
             return self.out.push_bytes(Part::Word, quoted);
         }
         if self.out.last_is(Part::Dot) || self.out.last_is(Part::At) {

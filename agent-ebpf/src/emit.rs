@@ -1,7 +1,8 @@
 //! The only way into the ring buffer.
 
 use agent_ebpf::{
-    Conn, HEADER_LEN, MAX_PAYLOAD, PAYLOAD_CLASSES, RecordHeader, Target, direction, flags, kind, loss, strategy,
+    Conn, HEADER_LEN, MAX_PAYLOAD, MAX_PIECES, PAYLOAD_CLASSES, RecordHeader, Target, direction, flags, kind, loss,
+    strategy,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
 
@@ -72,6 +73,19 @@ pub(crate) fn io(target: &Target, socket: Socket, io: &Io) {
         conn.written_to = end;
     }
     let mut header = header(kind::DATA, io.direction, target, socket.inode, conn);
+    const PIECE: u64 = MAX_PAYLOAD as u64;
+    for _ in 1..MAX_PIECES {
+        if len <= PIECE {
+            break;
+        }
+        header.true_len = PIECE as u32;
+        copy::<MAX_PAYLOAD>(&mut header, buffer, PIECE);
+        buffer += PIECE;
+        len -= PIECE;
+        header.captured = 0;
+        header.seq = conn.seq;
+        conn.seq = conn.seq.wrapping_add(1);
+    }
     header.true_len = len as u32;
     data(&mut header, buffer, len);
 }

@@ -2,6 +2,7 @@
 
 use agent_ebpf::kind;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::warn;
 
 use crate::{emit, kernel, maps::TARGETS};
 
@@ -18,8 +19,8 @@ fn inherit(ctx: &BtfTracePointContext) -> Option<()> {
     // SAFETY: copied at once.
     let target = *unsafe { TARGETS.get(parent) }?;
     let (child, thread) = kernel::ids(ctx.arg(1))?;
-    if child == thread {
-        let _ = TARGETS.insert(child, target, 0);
+    if child == thread && TARGETS.insert(child, target, 0).is_err() {
+        warn!(ctx, "no room to watch process {}: its sessions are not seen", child);
     }
     Some(())
 }

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 /// Size classes of a data record's payload, smallest first. The verifier wants each reservation to have a constant size;
-/// a chunk takes the smallest class that holds it, a longer one is cut to the last class and its true length kept.
+/// a chunk takes the smallest class that holds it, a longer one takes several records ([`MAX_PIECES`]).
 ///
 /// The first class holds a prepared execution and its answer, the second most simple queries. PostgreSQL sends from an 8 KiB
 /// buffer (`PQ_SEND_BUFFER_SIZE`, backend/libpq/pqcomm.c) and MySQL from one of 16 KiB (`net_buffer_length`), so the last
@@ -12,6 +12,11 @@ pub const PAYLOAD_CLASSES: [usize; 5] = [96, 384, 1024, 4096, 16384];
 
 /// The most bytes that one record can carry.
 pub const MAX_PAYLOAD: usize = PAYLOAD_CLASSES[PAYLOAD_CLASSES.len() - 1];
+
+/// A read or write longer than [`MAX_PAYLOAD`] is recorded in that many pieces at most, all with the same time; the last one is cut if there is
+/// more. MySQL's send buffer grows with the largest packet of the session, so one write may hold many rows, and a cut between rows
+/// would lose the place in the stream.
+pub const MAX_PIECES: usize = 8;
 
 /// What a record is. Values of [`RecordHeader::kind`].
 pub mod kind {
@@ -49,7 +54,7 @@ pub mod loss {
     pub const RING_FULL_PROCESS: u32 = 1;
     /// The bytes in the server's memory could not be read.
     pub const UNREADABLE: u32 = 2;
-    /// A chunk was longer than [`super::MAX_PAYLOAD`] and was cut.
+    /// A chunk was longer than [`super::MAX_PIECES`] times [`super::MAX_PAYLOAD`] and was cut.
     pub const TRUNCATED: u32 = 3;
     /// The connection's identity (its socket) could not be resolved.
     pub const NO_SOCKET: u32 = 4;

@@ -17,6 +17,7 @@ use aya::{
         uprobe::UProbeScope,
     },
 };
+use aya_log::EbpfLogger;
 
 use super::{
     Config, Features, Ring, Strategy,
@@ -92,6 +93,7 @@ pub struct Control {
     features: Features,
     targets: BpfHashMap<MapData, u32, Shared<Target>>,
     losses: PerCpuArray<MapData, u64>,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
     _process: Vec<BtfTracePointLink>,
     attached: HashMap<Place, Attached>,
     watched: HashMap<u32, Watched>,
@@ -130,6 +132,10 @@ impl Control {
             syscall: load(&["syscall_exit"]),
             boundary: load(&["boundary_read", "boundary_read_return", "boundary_write"]),
         };
+        // Messages of the programs go to the agent's log; without them everything else works.
+        let log = EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| tracing::debug!(%error, "the programs' own messages are not shown"))
+            .ok();
         // The kernel's types take tens of MiB while they are parsed; give that back before the agent's own life begins.
         drop(types);
         release_memory();
@@ -178,6 +184,7 @@ impl Control {
             features,
             targets,
             losses,
+            log,
             _process: process,
             attached: HashMap::new(),
             watched: HashMap::new(),
@@ -295,6 +302,13 @@ impl Control {
             if attached.users.is_empty() {
                 self.attached.remove(&place);
             }
+        }
+    }
+
+    /// Hands the programs' own messages to the agent's log.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
         }
     }
 

@@ -86,6 +86,7 @@ impl Servers {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.control.flush_log();
             let lost = self.control.losses().get("ring_full_process").copied().unwrap_or(0);
             let mut changes = self.discovery.tick(Instant::now());
             if lost > lost_processes || self.rescan.take() {

@@ -190,11 +190,13 @@ impl Launch {
         self
     }
 
-    /// Starts it in a process group of its own, so that Ctrl-C reaches only whoever must clean up.
+    /// Starts it in a session of its own: Ctrl-C reaches only whoever must clean up, and the scheduler's autogroups (sched(7)) share the
+    /// processors among servers and load generators as if each had been started by init. In one session they would starve PostgreSQL,
+    /// whose backends begin sessions of their own.
     pub fn start(mut self) -> Result<Process> {
         let program = self.command.get_program().to_string_lossy().into_owned();
         let name = program.rsplit('/').next().unwrap_or(&program).to_owned();
-        self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(log) = &self.log {
             let file = File::options().create(true).append(true).open(log);
             let file = file.with_context(|| format!("cannot write {}", log.display()))?;
@@ -214,6 +216,10 @@ impl Launch {
         let root = self.root.as_ref().map(|root| CString::new(root.as_os_str().as_bytes())).transpose()?;
         let (user, own_network, signal) = (self.user, self.network == Network::Own, self.on_parent_death);
         let enter = move || {
+            // SAFETY: no arguments.
+            if unsafe { libc::setsid() } < 0 {
+                return Err(io::Error::last_os_error());
+            }
             match &namespace {
                 // SAFETY: the descriptor is open; the call concerns only the child.
                 Some(namespace) => check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })?,

@@ -133,11 +133,11 @@ impl Status {
 }
 
 impl InstanceStatus {
-    /// Executions per fingerprint, over all databases and users.
+    /// Successful executions per fingerprint, over all databases and users.
     pub fn by_fingerprint(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for row in &self.statements {
-            *sums.entry(row.fingerprint.clone()).or_default() += row.executions;
+            *sums.entry(row.fingerprint.clone()).or_default() += row.executions - row.errors;
         }
         sums
     }

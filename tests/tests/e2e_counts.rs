@@ -41,6 +41,7 @@ impl Watch {
         let counted = now.since(&self.last);
         let comparison = report.compare(self.engine, &counted);
         assert!(comparison.differences.is_empty(), "{what}: {:#?}\n{}", comparison.differences, now.table());
+        assert_eq!(now.errors - self.last.errors, report.refused, "{what}: {}", now.table());
         assert_eq!(now.losses, self.last.losses, "{what}: something was lost");
         // Every connection of the load is younger than the agent: nothing may be without a text.
         assert_eq!(counted.get("0000000000000000").copied().unwrap_or(0), 0, "{what}: {}", now.table());

@@ -34,6 +34,8 @@ pub struct Report {
     pub transaction_mean: Duration,
     /// Transactions.
     pub transactions: u64,
+    /// Statements that the server refused and the generator goes on without; it does not report them.
+    pub refused: u64,
 }
 
 impl Report {
@@ -43,7 +45,7 @@ impl Report {
         for statement in script {
             *executed.entry(statement.clone()).or_default() += transactions;
         }
-        Report { executed, transaction_mean, transactions }
+        Report { executed, transaction_mean, transactions, refused: 0 }
     }
 
     /// Executions over all statements.
@@ -51,15 +53,7 @@ impl Report {
         self.executed.values().sum()
     }
 
-    /// Adds what another load on the same server ran.
-    pub fn add(&mut self, other: &Report) {
-        for (statement, count) in &other.executed {
-            *self.executed.entry(statement.clone()).or_default() += count;
-        }
-        self.transactions += other.transactions;
-    }
-
-    /// Compares with executions per fingerprint that the agent counted: what differs, and how much it counted of these statements in all.
+    /// Compares with successful executions per fingerprint that the agent counted: what differs, and how much it counted of these statements in all.
     ///
     /// The same statements are meant: those of the generator's script, recognised by the fingerprint of their text. A dedicated database would
     /// not tell them apart from what the generator itself asks at its start (pgbench: the scale and the partitions; client libraries:
@@ -111,6 +105,7 @@ pub struct Load {
     process: Process,
     read: fn(&str, &[String]) -> Result<Report>,
     script: Vec<String>,
+    refused: u64,
     patience: Duration,
     _dir: TempDir,
 }
@@ -129,7 +124,7 @@ impl Load {
             Amount::Seconds(seconds) => Duration::from_secs(u64::from(seconds) + 30),
             Amount::Transactions(_) => Duration::from_secs(180),
         };
-        Ok(Load { process, read, script, patience, _dir: dir })
+        Ok(Load { process, read, script, refused: 0, patience, _dir: dir })
     }
 
     /// Its process.
@@ -146,8 +141,9 @@ impl Load {
     pub fn finish(self) -> Result<Report> {
         let name = self.process.name().to_owned();
         let output = self.process.finish(self.patience)?;
-        let report = (self.read)(&output, &self.script).with_context(|| format!("report of {name}:\n{output}"))?;
+        let mut report = (self.read)(&output, &self.script).with_context(|| format!("report of {name}:\n{output}"))?;
         ensure!(report.transactions > 0, "{name} ran nothing:\n{output}");
+        report.refused = self.refused;
         Ok(report)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use querylens::model::Engine;
 
 use super::{Amount, Load, Report, number};
 use crate::{
@@ -57,7 +58,12 @@ impl Sysbench {
             "run".to_owned(),
         ]);
         let script = TRANSACTION.iter().flat_map(|(text, times)| std::iter::repeat_n((*text).to_owned(), *times));
-        Load::start(launch, self.amount, script.collect(), read)
+        let mut load = Load::start(launch, self.amount, script.collect(), read)?;
+        if self.prepared && server.engine() == Engine::Mysql {
+            // MySQL prepares no BEGIN (ER_UNSUPPORTED_PS, 1295); sysbench tries on each connection, and from then on sends it as text.
+            load.refused = self.clients.into();
+        }
+        Ok(load)
     }
 
     /// Runs it to its end.

@@ -17,6 +17,7 @@ pub(crate) struct Truth {
     pid: u32,
     transport: &'static str,
     executed: u64,
+    refused: u64,
     comparison: Comparison,
     instance: Option<InstanceStatus>,
 }
@@ -33,14 +34,16 @@ impl Truth {
             pid: workload.pid(),
             transport: workload.transport().name(),
             executed: report.total(),
+            refused: report.refused,
             comparison: report.compare(workload.engine(), &counted),
             instance: instance.cloned(),
         }
     }
 
-    /// Whether every statement was counted as often as it was run.
+    /// Whether every statement was counted as often as it was run, and every refused one as an error.
     pub(crate) fn is_exact(&self) -> bool {
-        self.comparison.differences.is_empty()
+        let errors = self.instance.as_ref().map(|instance| instance.errors);
+        self.comparison.differences.is_empty() && errors == Some(self.refused)
     }
 
     fn json(&self) -> Value {
@@ -81,6 +84,7 @@ pub(crate) fn table(rows: &[Truth], agent: &AgentStatus) -> String {
         }
         if let Some(instance) = row.instance.as_ref().filter(|_| !row.is_exact()) {
             let wire = &instance.wire;
+            let _ = writeln!(text, "    {} refused, {} errors counted", row.refused, instance.errors);
             let _ = writeln!(
                 text,
                 "    wire {} by {}: {}; losses {:?}",

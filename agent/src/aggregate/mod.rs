@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 pub use config::Config;
-use server::{Principal, Server};
+use server::{Names, Principal, Server};
 
 use crate::{
     model::{Instance, InstanceSnapshot, Timestamp, WireState},
@@ -53,6 +53,8 @@ struct Connection {
     process: u32,
     next_seq: u32,
     machine: Box<dyn Machine>,
+    /// Whose it is by other evidence than its start-up packet.
+    serves: Option<Names>,
     /// Who the machine says it is, as numbered by the server, with the machine's strings it was found for.
     principal: Option<Principal>,
 }
@@ -64,6 +66,8 @@ pub struct Aggregator {
     connections: HashMap<u64, Connection>,
     /// The connection of each server process that has only one (PostgreSQL's backends), for when it ends.
     by_process: HashMap<u32, u64>,
+    /// Whose session each process serves, for connections that have not been seen yet.
+    serves: HashMap<u32, Names>,
     normaliser: Normaliser,
     events: Vec<Event>,
 }
@@ -76,6 +80,7 @@ impl Aggregator {
             servers: HashMap::new(),
             connections: HashMap::new(),
             by_process: HashMap::new(),
+            serves: HashMap::new(),
             normaliser: Normaliser::default(),
             events: Vec::new(),
         }
@@ -90,6 +95,13 @@ impl Aggregator {
     pub fn update(&mut self, slot: u32, instance: Arc<Instance>) {
         if let Some(server) = self.servers.get_mut(&slot) {
             server.instance = instance;
+        }
+    }
+
+    /// The connection of `process` belongs to a session of `user` in `database`, in case that it is too old to have been seen starting.
+    pub fn serves(&mut self, process: u32, user: Arc<str>, database: Arc<str>) {
+        if self.serves.len() < self.config.max_sessions {
+            self.serves.insert(process, Names { database: Some(database), user: Some(user) });
         }
     }
 
@@ -138,6 +150,7 @@ impl Aggregator {
                     process: chunk.process,
                     next_seq: 0,
                     machine: wire::machine(server.instance.engine),
+                    serves: self.serves.remove(&chunk.process),
                     principal: None,
                 })
             }
@@ -173,6 +186,7 @@ impl Aggregator {
 
     /// A process of a server ended, and with it its connection.
     pub fn exit(&mut self, process: u32, at: Timestamp) {
+        self.serves.remove(&process);
         if let Some(conn) = self.by_process.remove(&process) {
             self.close(conn, at);
         }
@@ -216,7 +230,12 @@ fn absorb(
     for event in events.drain(..) {
         match event {
             Event::Statement(statement) => {
-                let principal = server.principal(connection.machine.info(), &mut connection.principal);
+                let info = connection.machine.info();
+                let names = match &connection.serves {
+                    Some(names) if info.user.is_none() => names,
+                    _ => &Names { database: info.database.clone(), user: info.user.clone() },
+                };
+                let principal = server.principal(names, &mut connection.principal);
                 server.count(principal, &statement, normaliser);
             }
             Event::Anomaly(anomaly) => {

@@ -6,8 +6,8 @@ use hashbrown::HashMap;
 
 use crate::{
     model::{
-        ByCode, Digest, Instance, InstanceSnapshot, Kind, SessionCounts, SessionInfo, SessionState, Statement,
-        StatementSnapshot, StatementStats, Status, Text, WireState,
+        ByCode, Digest, Instance, InstanceSnapshot, Kind, SessionCounts, SessionState, Statement, StatementSnapshot,
+        StatementStats, Status, Text, WireState,
     },
     sql::Normaliser,
 };
@@ -15,15 +15,19 @@ use crate::{
 /// `AF_UNIX`, include/linux/socket.h.
 const AF_UNIX: u16 = 1;
 
-/// A (database, user), numbered, with the strings that a machine gave for it, so that a change is seen by comparing two pointers.
+/// Whose a session is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Names {
+    pub(super) database: Option<Arc<str>>,
+    pub(super) user: Option<Arc<str>>,
+}
+
+/// Names, numbered, with the very strings that were asked about, so that a change is mostly seen by comparing two pointers.
 #[derive(Clone, Debug)]
 pub(super) struct Principal {
     number: u32,
-    database: Option<Arc<str>>,
-    user: Option<Arc<str>>,
+    names: Names,
 }
-
-type Names = (Option<Arc<str>>, Option<Arc<str>>);
 
 struct Row {
     principal: u32,
@@ -81,27 +85,26 @@ impl Server {
         *self.losses.entry(cause).or_default() += count;
     }
 
-    /// The number of whom `info` speaks of. `known` is the connection's last answer.
-    pub(super) fn principal(&mut self, info: &SessionInfo, known: &mut Option<Principal>) -> u32 {
+    /// The number of `names`. `known` is the connection's last answer.
+    pub(super) fn principal(&mut self, names: &Names, known: &mut Option<Principal>) -> u32 {
         if let Some(principal) = known
-            && same(&principal.database, &info.database)
-            && same(&principal.user, &info.user)
+            && same(&principal.names.database, &names.database)
+            && same(&principal.names.user, &names.user)
         {
             return principal.number;
         }
-        let names = (info.database.clone(), info.user.clone());
-        let number = match self.principal_numbers.get(&names) {
+        let number = match self.principal_numbers.get(names) {
             Some(number) => *number,
             // Numbers are as bounded as rows: a server with more users than rows ends in `_other` all the same.
             None if self.principals.len() >= self.max_rows => u32::MAX,
             None => {
                 let number = self.principals.len() as u32;
                 self.principals.push(names.clone());
-                self.principal_numbers.insert(names, number);
+                self.principal_numbers.insert(names.clone(), number);
                 number
             }
         };
-        *known = Some(Principal { number, database: info.database.clone(), user: info.user.clone() });
+        *known = Some(Principal { number, names: names.clone() });
         number
     }
 
@@ -187,7 +190,7 @@ impl Server {
             } += 1;
         }
         let statements = self.rows.iter().map(|row| {
-            let (database, user) = self.principals.get(row.principal as usize).cloned().unwrap_or_default();
+            let Names { database, user } = self.principals.get(row.principal as usize).cloned().unwrap_or_default();
             StatementSnapshot { database, user, digest: Arc::clone(&row.digest), stats: row.stats.clone() }
         });
         InstanceSnapshot {

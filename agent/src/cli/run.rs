@@ -8,6 +8,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 use super::{Common, FINE, top};
 use crate::{
     config::log::{self, Format, Level},
+    export::console,
     runtime::service,
 };
 
@@ -18,10 +19,16 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     common: Common,
+    /// Print the state to standard output, one line of JSON every ten seconds unless configured otherwise
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = args.common.load()?;
+    let mut config = args.common.load()?;
+    if args.json {
+        config.export.console.get_or_insert_default().format = console::Format::Json;
+    }
     start_log(&config.log);
     runtime()?.block_on(service::serve(&config))?;
     Ok(ExitCode::from(FINE))

@@ -14,6 +14,7 @@ mod sockets;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod titles;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
@@ -25,6 +26,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::titles::SessionTitle;
 use self::{
     executable::FileId,
     inspect::{Finding, Inspector},
@@ -280,6 +282,11 @@ impl Discovery {
     /// Processes that work for the main process `pid`: a postmaster's backends and auxiliary processes, sorted.
     pub fn backends(&self, pid: u32) -> Vec<u32> {
         self.inspector.workers(pid)
+    }
+
+    /// Whose session the PostgreSQL backend `pid` serves, if its title tells.
+    pub fn session(&self, pid: u32) -> Option<SessionTitle> {
+        titles::parse(&self.inspector.process(pid).command_line().ok()?)
     }
 
     /// Inodes of all sockets that process `pid` holds open, connections included; `None` if they cannot be read.

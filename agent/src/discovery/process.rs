@@ -95,6 +95,11 @@ impl Process {
         Ok(String::from_utf8_lossy(&self.read("cgroup")?).into_owned())
     }
 
+    /// Its command line, or the title that it has put in its place.
+    pub(super) fn command_line(&self) -> io::Result<Vec<u8>> {
+        self.read("cmdline")
+    }
+
     /// Target of a symbolic link in its directory, as this process sees it.
     pub(super) fn link(&self, name: &str) -> io::Result<PathBuf> {
         let target = fs::read_link(self.path(name))?.into_os_string().into_vec();

@@ -35,6 +35,8 @@ pub(super) enum Command {
     Add { slot: u32, instance: Arc<Instance>, wire: WireState },
     /// What is known of a server has changed.
     Update { slot: u32, instance: Arc<Instance> },
+    /// Whose session a process serves, in case its connection is older than the agent.
+    Serves { process: u32, user: Arc<str>, database: Arc<str> },
     /// Another strategy captures a server from now on.
     Rewire { slot: u32, wire: WireState },
     /// A server is gone.
@@ -177,6 +179,7 @@ impl State {
         match command {
             Command::Add { slot, instance, wire } => self.aggregator.add(slot, instance, wire),
             Command::Update { slot, instance } => self.aggregator.update(slot, instance),
+            Command::Serves { process, user, database } => self.aggregator.serves(process, user, database),
             Command::Rewire { slot, wire } => self.aggregator.rewire(slot, wire),
             Command::Remove { slot } => {
                 if let Some(mut snapshot) = self.aggregator.remove(slot) {

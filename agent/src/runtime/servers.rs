@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     capture::{Control, Losses},
-    discovery::{Change, Discovery},
+    discovery::{Change, Discovery, SessionTitle},
     model::{Engine, Instance, ServerKey},
 };
 
@@ -113,6 +113,7 @@ impl Servers {
                     self.tell(Command::Add { slot, instance: Arc::clone(&instance), wire: plan.clone() });
                     let (pid, discovery) = (instance.key.pid, &self.discovery);
                     let wire = self.control.watch(slot, &instance, || discovery.backends(pid));
+                    self.tell_sessions(&instance);
                     if wire.state == "visible" {
                         info!(server = %instance.label(), pid, strategy = wire.strategy, reason = %wire.reason, "server found");
                     } else {
@@ -149,6 +150,7 @@ impl Servers {
         server.at_boundary = true;
         let (instance, pid) = (Arc::clone(&server.instance), server.instance.key.pid);
         let discovery = &self.discovery;
+        self.tell_sessions(&instance);
         let reason = "sessions of this server are encrypted; its own I/O functions see them in the clear";
         match self.control.watch_boundary(slot, &instance, reason, || discovery.backends(pid)) {
             Some(wire) => {
@@ -160,6 +162,18 @@ impl Servers {
                 pid,
                 "encrypted sessions are not visible: uprobes at the server's I/O functions are not possible or not wanted"
             ),
+        }
+    }
+
+    /// Sessions that are older than the agent's look at them have said who they are already; a PostgreSQL backend's title still tells.
+    fn tell_sessions(&self, instance: &Instance) {
+        if instance.engine != Engine::Postgresql {
+            return;
+        }
+        for process in self.discovery.backends(instance.key.pid) {
+            if let Some(SessionTitle { user, database }) = self.discovery.session(process) {
+                self.tell(Command::Serves { process, user: user.into(), database: database.into() });
+            }
         }
     }
 

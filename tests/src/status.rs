@@ -97,9 +97,11 @@ pub struct StatementStatus {
     pub text: String,
     /// Executions, successful or not.
     pub executions: u64,
-    /// Executions that failed.
+    /// Executions and preparations that failed.
     pub errors: u64,
-    /// Failed executions by error code.
+    /// Preparations that failed.
+    pub failed_prepares: u64,
+    /// Failed executions and preparations by error code.
     pub error_codes: BTreeMap<String, u64>,
     /// Rows sent.
     pub rows_sent: u64,
@@ -137,7 +139,7 @@ impl InstanceStatus {
     pub fn by_fingerprint(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for row in &self.statements {
-            *sums.entry(row.fingerprint.clone()).or_default() += row.executions - row.errors;
+            *sums.entry(row.fingerprint.clone()).or_default() += row.executions - (row.errors - row.failed_prepares);
         }
         sums
     }

@@ -166,6 +166,8 @@ pub struct Statement {
     pub error_codes: BTreeMap<String, u64>,
     /// Preparations that were not part of an execution.
     pub prepares: u64,
+    /// Preparations that failed: among the errors, but not among the executions.
+    pub failed_prepares: u64,
     /// Rows sent to clients.
     pub rows_sent: u64,
     /// Rows inserted, updated or deleted.
@@ -280,6 +282,7 @@ fn statement(row: &StatementSnapshot) -> Statement {
         errors: stats.errors(),
         error_codes: by_code(stats.errors_by_code().iter().map(|(code, count)| (*code, *count))),
         prepares: stats.prepares,
+        failed_prepares: stats.failed_prepares.values().sum(),
         rows_sent: stats.rows_sent,
         rows_affected: stats.rows_affected,
         bytes_in: stats.bytes_in,
@@ -378,7 +381,7 @@ mod tests {
                 "text": "SELECT * FROM pgbench_accounts WHERE aid = ?", "summary": "SELECT * FROM pgbench_accounts WHERE aid = ?",
                 "operation": "SELECT", "collection": "pgbench_accounts",
                 "executions": 6, "errors": 3, "error_codes": { "42P01": 2, "_OTHER": 1 },
-                "prepares": 4, "rows_sent": 300, "rows_affected": 7, "bytes_in": 1000, "bytes_out": 50000,
+                "prepares": 4, "failed_prepares": 0, "rows_sent": 300, "rows_affected": 7, "bytes_in": 1000, "bytes_out": 50000,
                 "total_ms": 2051.0, "mean_us": 341_833.333, "max_us": 2_000_000.0, "first_byte_mean_us": 400.0,
                 "estimated": 2, "truncated": 1,
             })

@@ -76,7 +76,7 @@ pub struct InstanceStatus {
 /// How a server's wire is seen.
 #[derive(Clone, Debug, Deserialize)]
 pub struct WireStatus {
-    /// `visible` or `hidden`.
+    /// `visible`, `hidden`, or `gone` for a server that has ended.
     pub state: String,
     /// `boundary`, `socket`, `syscall` or `none`.
     pub strategy: String,

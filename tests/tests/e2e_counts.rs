@@ -40,11 +40,13 @@ impl Watch {
         let now = status.instance(self.last.pid).unwrap();
         let counted = now.since(&self.last);
         let comparison = report.compare(self.engine, &counted);
-        assert!(comparison.differences.is_empty(), "{what}: {:#?}\n{}", comparison.differences, now.table());
-        assert_eq!(now.errors - self.last.errors, report.refused, "{what}: {}", now.table());
-        assert_eq!(now.losses, self.last.losses, "{what}: something was lost");
+        let lost = &status.agent.losses;
+        let shown = format!("{what}: {}\nlosses of the agent {lost:?}", now.table());
+        assert!(comparison.differences.is_empty(), "{shown}\n{:#?}", comparison.differences);
+        assert_eq!(now.errors - self.last.errors, report.refused, "{shown}");
+        assert_eq!(now.losses, self.last.losses, "{shown}");
         // Every connection of the load is younger than the agent: nothing may be without a text.
-        assert_eq!(counted.get("0000000000000000").copied().unwrap_or(0), 0, "{what}: {}", now.table());
+        assert_eq!(counted.get("0000000000000000").copied().unwrap_or(0), 0, "{shown}");
         self.last = now.clone();
     }
 

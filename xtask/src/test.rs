@@ -119,7 +119,7 @@ fn end_to_end() -> Result<()> {
         test.env(runner_variable()?, "sudo --non-interactive --preserve-env");
     }
     // One at a time: they compare the work of whole servers and of the one agent of the host.
-    let arguments = ["test", "--release", "--locked", "--lib", "--bins", "--tests"];
+    let arguments = ["test", "--release", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"];
     let harness = ["--", "--ignored", "--test-threads=1"];
     execute(test.args(arguments).args(packages).args(harness))
 }

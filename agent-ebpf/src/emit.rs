@@ -179,8 +179,10 @@ fn data(header: &mut RecordHeader, buffer: u64, len: u64) {
         copy::<{ PAYLOAD_CLASSES[2] }>(header, buffer, len);
     } else if len <= PAYLOAD_CLASSES[3] as u64 {
         copy::<{ PAYLOAD_CLASSES[3] }>(header, buffer, len);
-    } else {
+    } else if len <= PAYLOAD_CLASSES[4] as u64 {
         copy::<{ PAYLOAD_CLASSES[4] }>(header, buffer, len);
+    } else {
+        copy::<{ PAYLOAD_CLASSES[5] }>(header, buffer, len);
     }
 }
 

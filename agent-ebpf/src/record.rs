@@ -6,9 +6,8 @@ use core::mem::size_of;
 /// a chunk takes the smallest class that holds it, a longer one takes several records ([`MAX_PIECES`]).
 ///
 /// The first class holds a prepared execution and its answer, the second most simple queries. PostgreSQL sends from an 8 KiB
-/// buffer (`PQ_SEND_BUFFER_SIZE`, backend/libpq/pqcomm.c) and MySQL from one of 16 KiB (`net_buffer_length`), so the last
-/// class holds every chunk that either writes by default.
-pub const PAYLOAD_CLASSES: [usize; 5] = [96, 384, 1024, 4096, 16384];
+/// buffer (`PQ_SEND_BUFFER_SIZE`, backend/libpq/pqcomm.c) and MySQL from one of 16 KiB (`net_buffer_length`): the last two.
+pub const PAYLOAD_CLASSES: [usize; 6] = [96, 384, 1024, 4096, 8192, 16384];
 
 /// The most bytes that one record can carry.
 pub const MAX_PAYLOAD: usize = PAYLOAD_CLASSES[PAYLOAD_CLASSES.len() - 1];

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Strategy;
-use crate::model::Problem;
+use crate::model::{HumanDuration, Problem};
 
 /// How queries are seen on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +17,9 @@ pub struct Config {
     /// Size of the kernel's ring buffer in bytes: a power of two. It counts twice in the agent's resident memory.
     #[schemars(range(min = MIN_RING_BYTES, max = MAX_RING_BYTES))]
     pub ring_bytes: u32,
+    /// Longest pause between two looks at the ring buffer, from 1ms to 1s; under load the pauses are shorter. Longer costs less, and needs a
+    /// larger buffer.
+    pub poll_interval: HumanDuration,
 }
 
 /// Where the bytes of a connection are read.
@@ -62,10 +65,12 @@ impl fmt::Display for Choice {
 const MIN_RING_BYTES: u32 = 4096;
 /// One gibibyte.
 const MAX_RING_BYTES: u32 = 1 << 30;
+const POLL_INTERVALS: std::ops::RangeInclusive<HumanDuration> =
+    HumanDuration::from_millis(1)..=HumanDuration::from_secs(1);
 
 impl Default for Config {
     fn default() -> Config {
-        Config { strategy: Choice::Auto, ring_bytes: 8 * 1024 * 1024 }
+        Config { strategy: Choice::Auto, ring_bytes: 8 * 1024 * 1024, poll_interval: HumanDuration::from_millis(20) }
     }
 }
 
@@ -80,6 +85,7 @@ impl Config {
                 Problem::new("ring_bytes", reason)
             })
         };
-        range.or_else(power).into_iter()
+        let poll = Problem::out_of_range("poll_interval", &self.poll_interval, POLL_INTERVALS);
+        range.or_else(power).into_iter().chain(poll)
     }
 }

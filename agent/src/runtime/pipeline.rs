@@ -20,8 +20,8 @@ use crate::{
     wire::Direction,
 };
 
-/// Shortest and longest pause between two looks at the ring. At 70,000 queries a second the longest lets 3 MiB gather.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// Shortest pause between two looks at the ring; the longest is configured.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes found at one look above which the next one comes sooner, below which later.
 const BUSY_BYTES: usize = 256 << 10;
 /// Records handled between two looks at the commands.
@@ -75,16 +75,17 @@ pub(super) struct Pipeline {
     pub(super) commands: Receiver<Command>,
     pub(super) requests: SyncSender<Request>,
     pub(super) rescan: Rescan,
+    pub(super) longest_pause: Duration,
 }
 
 impl Pipeline {
     /// Runs until it is told to finish, or nobody is left who could tell it.
     pub(super) fn run(self) {
-        let Pipeline { mut ring, aggregator, commands, requests, rescan } = self;
+        let Pipeline { longest_pause, mut ring, aggregator, commands, requests, rescan } = self;
         let mut state =
             State { aggregator, departed: Vec::new(), now: Timestamp::default(), records: 0, undecodable: 0 };
         let mut finish: Option<oneshot::Sender<Answer>> = None;
-        let mut pause = PAUSES.1;
+        let mut pause = longest_pause;
         loop {
             let (count, bytes) = ring.drain(BATCH, |record| {
                 let notice = state.record(&record, &commands);
@@ -107,8 +108,8 @@ impl Pipeline {
                 return;
             }
             pause = match bytes {
-                0 => PAUSES.1.min(pause * 2),
-                bytes if bytes > BUSY_BYTES => PAUSES.0.max(pause / 2),
+                0 => longest_pause.min(pause * 2),
+                bytes if bytes > BUSY_BYTES => SHORTEST_PAUSE.max(pause / 2),
                 _ => pause,
             };
             // A full batch means that more is waiting.

@@ -133,10 +133,7 @@ impl Runtime {
             exported: ExportLosses::default(),
             commands,
             requests,
-            pipeline: thread("ql-pipeline").spawn(move || {
-                prefer_this_thread();
-                pipeline.run();
-            })?,
+            pipeline: thread("ql-pipeline").spawn(move || pipeline.run())?,
             servers: thread("ql-servers").spawn(move || servers.run())?,
         })
     }
@@ -202,17 +199,6 @@ impl Snapshots {
             agent,
             features: self.features.rows().map(|(name, verdict)| (name, verdict.clone())).to_vec(),
         }
-    }
-}
-
-/// Lets the calling thread run before others: on a saturated host the ring buffer must be emptied in time, and that costs a few per cent of a
-/// core at most.
-fn prefer_this_thread() {
-    const NICE: i32 = -10;
-    // SAFETY: plain integers; for setpriority(2), Linux takes 0 for the calling thread.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
-        let error = io::Error::last_os_error();
-        tracing::debug!(%error, "the pipeline thread runs at normal priority (CAP_SYS_NICE would allow more)");
     }
 }
 

@@ -82,6 +82,7 @@ impl Pipeline {
     /// Runs until it is told to finish, or nobody is left who could tell it.
     pub(super) fn run(self) {
         let Pipeline { longest_pause, mut ring, aggregator, commands, requests, rescan } = self;
+        ring.prefer_this_thread();
         let mut state =
             State { aggregator, departed: Vec::new(), now: Timestamp::default(), records: 0, undecodable: 0 };
         let mut finish: Option<oneshot::Sender<Answer>> = None;

@@ -70,7 +70,7 @@ const POLL_INTERVALS: std::ops::RangeInclusive<HumanDuration> =
 
 impl Default for Config {
     fn default() -> Config {
-        Config { strategy: Choice::Auto, ring_bytes: 8 * 1024 * 1024, poll_interval: HumanDuration::from_millis(20) }
+        Config { strategy: Choice::Auto, ring_bytes: 16 * 1024 * 1024, poll_interval: HumanDuration::from_millis(20) }
     }
 }
 

@@ -7,13 +7,14 @@ use agent_ebpf::{
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
 
 use crate::{
+    elide,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, Socket},
     maps::{CONNS, RECORDS, TARGETS, count},
 };
 
 /// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h: userspace looks at the ring by a timer, because a wake-up for each record costs more
 /// than everything else the agent does with it.
-const NO_WAKEUP: u64 = 1;
+pub(crate) const NO_WAKEUP: u64 = 1;
 
 /// `errno` values that mean "nothing happened, try again", include/uapi/asm-generic/errno*.h and include/linux/errno.h.
 const TRY_AGAIN: [i64; 5] = [-11, -4, -512, -514, -516];
@@ -73,6 +74,22 @@ pub(crate) fn io(target: &Target, socket: Socket, io: &Io) {
         conn.written_to = end;
     }
     let mut header = header(kind::DATA, io.direction, target, socket.inode, conn);
+    if io.direction == direction::REQUEST {
+        elide::request(target, conn);
+    } else {
+        let (elided, rest) = elide::response(target, conn, &mut header, buffer, len);
+        if elided > 0 {
+            if rest == 0 {
+                return;
+            }
+            buffer += len - rest;
+            len = rest;
+            header.kind = kind::DATA;
+            header.captured = 0;
+            header.seq = conn.seq;
+            conn.seq = conn.seq.wrapping_add(1);
+        }
+    }
     const PIECE: u64 = MAX_PAYLOAD as u64;
     for _ in 1..MAX_PIECES {
         if len <= PIECE {
@@ -222,7 +239,7 @@ fn copy<const N: usize>(header: &mut RecordHeader, buffer: u64, len: u64) {
 
 /// `min(len, N)`, written so that the verifier sees the bound on the very register that it is used in.
 #[inline(always)]
-fn bounded<const N: usize>(len: u64) -> u64 {
+pub(crate) fn bounded<const N: usize>(len: u64) -> u64 {
     let mut len = len;
     // SAFETY: plain arithmetic on one register.
     #[cfg(target_arch = "bpf")]

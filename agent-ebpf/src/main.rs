@@ -6,6 +6,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod boundary;
+mod elide;
 mod emit;
 mod kernel;
 mod maps;

@@ -27,6 +27,8 @@ pub mod kind {
     pub const EXEC: u16 = 3;
     /// The last thread of a watched process ended (`sched_process_exit`).
     pub const EXIT: u16 = 4;
+    /// Bytes that the server wrote, without the bodies of its long messages; the payload is a sequence of [`super::segments`].
+    pub const ELIDED: u16 = 5;
 }
 
 /// Direction of [`kind::DATA`], seen from the server. Values of [`RecordHeader::direction`].
@@ -150,14 +152,46 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         family: u16_at(44),
         reserved: u16_at(46),
     };
-    if !(kind::DATA..=kind::EXIT).contains(&header.kind) {
+    if !(kind::DATA..=kind::ELIDED).contains(&header.kind) {
         return Err(DecodeError::Kind);
     }
-    if header.captured > header.true_len {
+    if header.captured > header.true_len && header.kind != kind::ELIDED {
         return Err(DecodeError::Length);
     }
     let payload = rest.get(..header.captured as usize).ok_or(DecodeError::Payload)?;
     Ok(Record { header, payload })
+}
+
+/// Writes longer than this are recorded without the bodies of their long messages: what fills the ring are result rows, and nobody needs them.
+pub const ELIDE_ABOVE: usize = 1024;
+
+/// Payload of an [`kind::ELIDED`] record. The last [`MAX_SEGMENT`] bytes are room for the last segment.
+pub const ELIDED_CLASS: usize = 4096;
+
+/// The most bytes of a message that a segment carries.
+pub const SEGMENT_BYTES: usize = 64;
+
+/// The most bytes that a segment takes in the record: its word and what it carries.
+pub const MAX_SEGMENT: usize = 4 + SEGMENT_BYTES;
+
+/// The most segments of one record.
+pub const MAX_SEGMENTS: usize = 256;
+
+/// A segment begins with a word: this many low bits are its true length, the rest is how many of its first bytes follow, padded to whole words.
+pub const SEGMENT_LENGTH_BITS: u32 = 24;
+
+/// The segments of an [`kind::ELIDED`] record: consecutive parts of the stream, each with its first bytes and its true length. A damaged payload
+/// ends the sequence.
+pub fn segments(payload: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut rest = payload;
+    core::iter::from_fn(move || {
+        let (word, behind) = rest.split_first_chunk::<4>()?;
+        let word = u32::from_ne_bytes(*word);
+        let (true_len, captured) = (word & ((1 << SEGMENT_LENGTH_BITS) - 1), (word >> SEGMENT_LENGTH_BITS) as usize);
+        let bytes = behind.get(..captured)?;
+        rest = behind.get(captured.next_multiple_of(4)..).unwrap_or_default();
+        (captured <= true_len as usize).then_some((bytes, true_len as usize))
+    })
 }
 
 /// Value of `TARGETS`: what the kernel must know of a watched process (key: its process id). Children inherit it.
@@ -168,6 +202,10 @@ pub struct Target {
     pub slot: u32,
     /// One of [`strategy`]: only that family of hooks speaks for this server.
     pub strategy: u32,
+    /// One of [`framing`]: how its responses are cut into messages.
+    pub framing: u32,
+    /// Explicit padding, always 0.
+    pub reserved: u32,
     /// TCP ports on which the server accepts connections, 0 where unused. A socket with another local port is one that the server itself
     /// opened (replication, foreign data wrappers, name service) and is left alone.
     pub ports: [u16; Target::PORTS],
@@ -190,6 +228,24 @@ pub mod strategy {
     pub const SYSCALL: u32 = 3;
 }
 
+/// How responses are cut into messages. Values of [`Target::framing`].
+pub mod framing {
+    /// Type byte, then four bytes of length, highest first, that count themselves (PostgreSQL 3.x).
+    pub const POSTGRESQL: u32 = 0;
+    /// Three bytes of length, lowest first, then a sequence number (MySQL, MariaDB).
+    pub const MYSQL: u32 = 1;
+}
+
+/// How well the kernel knows its place in a connection's responses. Values of [`Conn::place`].
+pub mod place {
+    /// Not at all: writes are recorded whole.
+    pub const LOST: u16 = 0;
+    /// The next write begins with a message.
+    pub const BOUNDARY: u16 = 1;
+    /// [`super::Conn::skip`] bytes of a message are still to come, or [`super::Conn::have`] bytes of a header are there.
+    pub const WITHIN: u16 = 2;
+}
+
 /// Value of `CONNS` (key: inode number of the socket): what the kernel remembers of a connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,6 +255,14 @@ pub struct Conn {
     pub written_from: u64,
     /// End of that buffer.
     pub written_to: u64,
+    /// Header of the message that a write ended in the middle of, first byte lowest.
+    pub header: u64,
+    /// Bytes of a message's body that are still to come.
+    pub skip: u32,
+    /// Bytes of `header` that are there.
+    pub have: u16,
+    /// One of [`place`].
+    pub place: u16,
     /// Number of the next record.
     pub seq: u32,
     /// Address family.
@@ -282,11 +346,32 @@ mod tests {
         assert_eq!(decode(&bytes), Err(DecodeError::Kind));
     }
 
+    #[test]
+    fn segments_are_read_back() {
+        let mut payload = Vec::new();
+        for (bytes, true_len) in [(&b"abcde"[..], 70_000u32), (b"", 12), (b"wxyz", 4)] {
+            payload.extend_from_slice(&(true_len | (bytes.len() as u32) << SEGMENT_LENGTH_BITS).to_ne_bytes());
+            payload.extend_from_slice(bytes);
+            payload.resize(payload.len().next_multiple_of(4), 0);
+        }
+        let read: Vec<(&[u8], usize)> = segments(&payload).collect();
+        assert_eq!(read, [(&b"abcde"[..], 70_000), (b"", 12), (b"wxyz", 4)]);
+        assert_eq!(segments(&payload[..6]).count(), 0, "a segment that is cut is none");
+    }
+
     proptest! {
+        #[test]
+        fn any_segments_are_safe(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for (bytes, true_len) in segments(&bytes) {
+                prop_assert!(bytes.len() <= true_len);
+            }
+        }
+
         #[test]
         fn any_bytes_are_safe(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(record) = decode(&bytes) {
-                prop_assert!(record.payload.len() as u32 <= record.header.true_len);
+                let whole = record.header.kind != kind::ELIDED;
+                prop_assert!(!whole || record.payload.len() as u32 <= record.header.true_len);
                 prop_assert_eq!(record.payload.len(), record.header.captured as usize);
             }
         }

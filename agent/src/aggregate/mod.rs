@@ -20,7 +20,7 @@ use crate::{
 
 /// Bytes that a server read or wrote on one of its connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a> {
+pub struct Chunk {
     /// Slot of the server, see [`Aggregator::add`].
     pub slot: u32,
     /// Connection: its socket's inode number.
@@ -35,10 +35,6 @@ pub struct Chunk<'a> {
     pub at: Timestamp,
     /// Number of the record on its connection.
     pub seq: u32,
-    /// What was captured.
-    pub bytes: &'a [u8],
-    /// How many bytes there were.
-    pub true_len: usize,
 }
 
 /// What the caller should do about a server.
@@ -130,8 +126,8 @@ impl Aggregator {
         self.by_process.retain(|_, conn| connections.contains_key(conn));
     }
 
-    /// Takes up a chunk.
-    pub fn data(&mut self, chunk: &Chunk<'_>) -> Option<Advice> {
+    /// Takes up a chunk: parts of the stream in their order, each what was captured of it and how long it was.
+    pub fn data<'a>(&mut self, chunk: &Chunk, parts: impl IntoIterator<Item = (&'a [u8], usize)>) -> Option<Advice> {
         let server = self.servers.get_mut(&chunk.slot)?;
         server.saw(chunk.family);
         let full = self.connections.len() >= self.config.max_sessions;
@@ -163,10 +159,9 @@ impl Aggregator {
             server.lose("records_missing", lost);
             connection.machine.gap(chunk.at, &mut self.events);
         }
-        if chunk.bytes.len() < chunk.true_len {
-            server.lose("chunks_cut", 1);
+        for (bytes, true_len) in parts {
+            connection.machine.data(chunk.direction, chunk.at, bytes, true_len, &mut self.events);
         }
-        connection.machine.data(chunk.direction, chunk.at, chunk.bytes, chunk.true_len, &mut self.events);
         let encrypted = absorb(&mut self.events, connection, server, &mut self.normaliser);
         encrypted.then_some(Advice::SeekBoundary(chunk.slot))
     }

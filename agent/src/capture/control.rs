@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::{Offsets, Target, loss};
+use agent_ebpf::{Offsets, Target, framing, loss};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
@@ -232,7 +232,11 @@ impl Control {
 
     fn begin(&mut self, slot: u32, instance: &Instance, children: impl FnOnce() -> Vec<u32>, plan: Plan) -> WireState {
         let hidden = |reason: String| WireState { state: "hidden", strategy: "none", reason };
-        let target = Target { slot, strategy: plan.strategy.code(), ports: ports(instance) };
+        let framing = match instance.engine {
+            Engine::Postgresql => framing::POSTGRESQL,
+            Engine::Mysql | Engine::Mariadb => framing::MYSQL,
+        };
+        let target = Target { slot, strategy: plan.strategy.code(), framing, reserved: 0, ports: ports(instance) };
         if let Err(error) = self.attach(slot, &plan) {
             return hidden(verdict(&format!("attaching {}", plan.strategy.name()), &error).reason().to_owned());
         }

@@ -9,7 +9,7 @@ mod control;
 mod features;
 mod ring;
 
-pub use agent_ebpf::{Record, RecordHeader, direction, kind};
+pub use agent_ebpf::{Record, RecordHeader, direction, kind, segments};
 pub use config::{Choice, Config};
 pub use control::{Control, Error, Losses, Refused};
 pub use features::Features;

@@ -15,7 +15,7 @@ use tracing::error;
 use super::{Rescan, servers::Request};
 use crate::{
     aggregate::{Advice, Aggregator, Chunk},
-    capture::{Record, Ring, direction, kind},
+    capture::{Record, Ring, direction, kind, segments},
     model::{Instance, InstanceSnapshot, Timestamp, WireState},
     wire::Direction,
 };
@@ -142,7 +142,7 @@ impl State {
         let header = &record.header;
         self.now = Timestamp(header.at);
         match header.kind {
-            kind::DATA => {
+            kind::DATA | kind::ELIDED => {
                 // A server's slot is announced before its first record, but possibly after the last look at the commands.
                 if !self.aggregator.knows(header.target) {
                     while let Ok(command) = commands.try_recv() {
@@ -160,10 +160,12 @@ impl State {
                     },
                     at: self.now,
                     seq: header.seq,
-                    bytes: record.payload,
-                    true_len: header.true_len as usize,
                 };
-                self.aggregator.data(&chunk).map(|Advice::SeekBoundary(slot)| Notice::Encrypted(slot))
+                let advice = match header.kind {
+                    kind::ELIDED => self.aggregator.data(&chunk, segments(record.payload)),
+                    _ => self.aggregator.data(&chunk, [(record.payload, header.true_len as usize)]),
+                };
+                advice.map(|Advice::SeekBoundary(slot)| Notice::Encrypted(slot))
             }
             kind::CLOSE => {
                 self.aggregator.close(header.conn, self.now);

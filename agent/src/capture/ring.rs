@@ -1,6 +1,6 @@
 //! The stream of records.
 
-use std::io;
+use std::{io, time::Duration};
 
 use agent_ebpf::{Record, decode};
 use aya::maps::{MapData, RingBuf};
@@ -17,15 +17,21 @@ impl Ring {
         Ring { records, undecodable: 0 }
     }
 
-    /// Lets the calling thread run before others: on a saturated host the ring must be emptied in time, and that costs a few per cent of a
-    /// core at most.
+    /// Lets the calling thread run as soon as it wants to: real time, round robin, lowest priority (sched(7)). On a saturated host a thread
+    /// of normal priority waited up to 650 ms for its turn even at nice -10 (Linux 6.18, two cores, measured with schedstat), and no
+    /// ring is that long. In return the thread must never take more than half a core, see [`Ring::rest`].
     pub fn prefer_this_thread(&self) {
-        const NICE: i32 = -10;
-        // SAFETY: plain integers; for setpriority(2), Linux takes 0 for the calling thread.
-        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
+        let lowest = libc::sched_param { sched_priority: 1 };
+        // SAFETY: 0 is the calling thread, the parameter outlives the call.
+        if unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &lowest) } != 0 {
             let error = io::Error::last_os_error();
-            tracing::debug!(%error, "the ring is read at normal priority (CAP_SYS_NICE would allow more)");
+            tracing::info!(%error, "the ring is read at normal priority (CAP_SYS_NICE would allow more): on a saturated host records may be lost");
         }
+    }
+
+    /// How long to pause after `busy` time of work, where `wanted` would do: at least as long, so that half a core stays for others.
+    pub fn rest(&self, busy: Duration, wanted: Duration) -> Duration {
+        wanted.max(busy)
     }
 
     /// Hands up to `most` records to `each` and gives their number and bytes. Never blocks.

@@ -88,6 +88,7 @@ impl Pipeline {
         let mut finish: Option<oneshot::Sender<Answer>> = None;
         let mut pause = longest_pause;
         loop {
+            let began = Instant::now();
             let (count, bytes) = ring.drain(BATCH, |record| {
                 let notice = state.record(&record, &commands);
                 if let Some(notice) = notice
@@ -114,7 +115,8 @@ impl Pipeline {
                 _ => pause,
             };
             // A full batch means that more is waiting.
-            let wait = if count == BATCH || finish.is_some() { Duration::ZERO } else { pause };
+            let wanted = if count == BATCH || finish.is_some() { Duration::ZERO } else { pause };
+            let wait = ring.rest(began.elapsed(), wanted);
             match commands.recv_timeout(wait) {
                 Ok(Command::Finish(reply)) => finish = Some(reply),
                 Ok(command) => state.obey(command),

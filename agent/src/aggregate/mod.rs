@@ -4,6 +4,8 @@
 
 pub mod config;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

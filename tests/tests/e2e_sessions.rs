@@ -1,0 +1,78 @@
+//! Guarantee: sessions that are not simple to see are seen all the same - encrypted ones at the server's own boundary, and those that are older
+//! than the agent under the names of their user and database.
+//!
+//! Not proven here: TLS of MariaDB and MySQL; texts of statements that were prepared before the agent started.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{thread::sleep, time::Duration};
+
+use querylens::model::Engine;
+use querylens_tests::{
+    agent::{Agent, AgentOptions, kernel_supports},
+    load::{
+        Amount, Pgbench,
+        pgbench::{Protocol, Script},
+    },
+    servers::{Postgres, PostgresOptions, Transport},
+};
+
+fn load(script: Script, protocol: Protocol, transport: Transport, amount: Amount) -> Pgbench {
+    Pgbench { database: "bench".into(), transport, script, protocol, clients: 2, amount, rate: None }
+}
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn encrypted_sessions_are_seen_at_the_servers_boundary() {
+    if !kernel_supports("boundary") {
+        return;
+    }
+    for major in [15, 17] {
+        let server = Postgres::start(PostgresOptions { tls: true, ..PostgresOptions::new(major) }).unwrap();
+        Pgbench::initialise(&server, "bench").unwrap();
+        let agent = Agent::start(AgentOptions::capture("auto")).unwrap();
+        agent.wait_visible(server.pid()).unwrap();
+        // libpq prefers TLS where the server offers it.
+        let load = load(Script::TpcB, Protocol::Simple, Transport::Tcp, Amount::Transactions(300));
+        load.run(&server).unwrap();
+        let before = agent.settled().unwrap().instance(server.pid()).unwrap().clone();
+        assert_eq!(before.wire.strategy, "boundary", "PostgreSQL {major}: {:?} {:?}", before.wire, before.losses);
+        assert!(before.losses["encrypted"] > 0, "PostgreSQL {major}: {:?}", before.losses);
+
+        let report = load.run(&server).unwrap();
+        let status = agent.settled().unwrap();
+        let instance = status.instance(server.pid()).unwrap();
+        let counted = instance.since(&before);
+        let comparison = report.compare(Engine::Postgresql, &counted);
+        assert!(
+            comparison.differences.is_empty(),
+            "PostgreSQL {major}: {:?}\n{}",
+            comparison.differences,
+            instance.table()
+        );
+        assert!(agent.stop().unwrap().success());
+    }
+}
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn sessions_older_than_the_agent_have_names() {
+    let server = Postgres::start(PostgresOptions::new(17)).unwrap();
+    Pgbench::initialise(&server, "bench").unwrap();
+    for (protocol, text) in [(Protocol::Simple, "pgbench_accounts"), (Protocol::Prepared, "<unknown>")] {
+        let running = load(Script::SelectOnly, protocol, Transport::Unix, Amount::Seconds(6)).start(&server).unwrap();
+        sleep(Duration::from_secs(1));
+        let agent = Agent::start(AgentOptions::capture("auto")).unwrap();
+        agent.wait_visible(server.pid()).unwrap();
+        let executed = running.finish().unwrap().total();
+        let status = agent.settled().unwrap();
+        let instance = status.instance(server.pid()).unwrap();
+        let rows: Vec<_> = instance.statements.iter().filter(|row| row.text.contains(text)).collect();
+        let counted: u64 = rows.iter().map(|row| row.executions).sum();
+        assert!(counted > 0 && counted < executed, "{protocol:?}: {counted} of {executed}\n{}", instance.table());
+        for row in rows {
+            assert_eq!(row.database.as_deref(), Some("bench"), "{protocol:?}: {row:?}");
+            assert!(row.user.is_some(), "{protocol:?}: {row:?}");
+        }
+        assert!(agent.stop().unwrap().success());
+    }
+}

@@ -57,6 +57,17 @@ struct Connection {
     principal: Option<Principal>,
 }
 
+impl Connection {
+    /// Whose it is, by the best evidence there is.
+    fn names(&self) -> Names {
+        let info = self.machine.info();
+        match &self.serves {
+            Some(names) if info.user.is_none() => names.clone(),
+            _ => Names { database: info.database.clone(), user: info.user.clone() },
+        }
+    }
+}
+
 /// The statistics of all servers.
 pub struct Aggregator {
     config: Config,
@@ -98,8 +109,14 @@ impl Aggregator {
 
     /// The connection of `process` belongs to a session of `user` in `database`, in case that it is too old to have been seen starting.
     pub fn serves(&mut self, process: u32, user: Arc<str>, database: Arc<str>) {
-        if self.serves.len() < self.config.max_sessions {
-            self.serves.insert(process, Names { database: Some(database), user: Some(user) });
+        let names = Names { database: Some(database), user: Some(user) };
+        let connection = self.by_process.get(&process).and_then(|conn| self.connections.get_mut(conn));
+        match connection {
+            Some(connection) => connection.serves = Some(names),
+            None if self.serves.len() < self.config.max_sessions => {
+                self.serves.insert(process, names);
+            }
+            None => {}
         }
     }
 
@@ -112,6 +129,12 @@ impl Aggregator {
     pub fn rewire(&mut self, slot: u32, wire: WireState) {
         if let Some(server) = self.servers.get_mut(&slot) {
             server.wire = wire;
+        }
+        // Whose they are need not be found out again, where a process serves one session only.
+        for (process, conn) in &self.by_process {
+            if let Some(connection) = self.connections.get(conn).filter(|connection| connection.slot == slot) {
+                self.serves.insert(*process, connection.names());
+            }
         }
         self.forget_connections(slot);
     }
@@ -227,12 +250,8 @@ fn absorb(
     for event in events.drain(..) {
         match event {
             Event::Statement(statement) => {
-                let info = connection.machine.info();
-                let names = match &connection.serves {
-                    Some(names) if info.user.is_none() => names,
-                    _ => &Names { database: info.database.clone(), user: info.user.clone() },
-                };
-                let principal = server.principal(names, &mut connection.principal);
+                let names = connection.names();
+                let principal = server.principal(&names, &mut connection.principal);
                 server.count(principal, &statement, normaliser);
             }
             Event::Anomaly(anomaly) => {

@@ -111,6 +111,8 @@ impl Servers {
                     // The pipeline must know the slot before the first record comes.
                     let plan = self.control.plan(&instance);
                     self.tell(Command::Add { slot, instance: Arc::clone(&instance), wire: plan.clone() });
+                    // Before, so that the first record finds them; after, for those that began meanwhile.
+                    self.tell_sessions(&instance);
                     let (pid, discovery) = (instance.key.pid, &self.discovery);
                     let wire = self.control.watch(slot, &instance, || discovery.backends(pid));
                     self.tell_sessions(&instance);

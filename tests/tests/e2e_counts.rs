@@ -172,3 +172,23 @@ fn mysql_socket() {
         mysqld(&mysql::start(&MysqldOptions::default()).unwrap(), "socket");
     }
 }
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn postgresql_17_syscall() {
+    postgres(17, "syscall");
+}
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn mariadb_syscall() {
+    mysqld(&mariadb::start(&MysqldOptions::default()).unwrap(), "syscall");
+}
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn mysql_syscall() {
+    if mysql::available() {
+        mysqld(&mysql::start(&MysqldOptions::default()).unwrap(), "syscall");
+    }
+}

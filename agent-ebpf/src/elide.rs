@@ -82,6 +82,12 @@ pub(crate) fn response(
     unsafe { generated::bpf_loop(MAX_SEGMENTS as u32, step as *mut c_void, (&raw mut walk).cast(), 0) };
     (conn.header, conn.skip, conn.have) = (walk.header, walk.skip as u32, walk.have as u16);
     let at = walk.at;
+    if at == 0 {
+        // Not even the first header could be read or made sense: the caller records the write whole, under the same number.
+        entry.discard(NO_WAKEUP);
+        conn.place = place::LOST;
+        return (0, len);
+    }
     header.kind = kind::ELIDED;
     header.true_len = at as u32;
     header.captured = walk.out as u32;

@@ -10,7 +10,7 @@ use std::{
 
 use hashbrown::HashSet;
 use tokio::sync::oneshot;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{Rescan, servers::Request};
 use crate::{
@@ -28,6 +28,8 @@ const BUSY_BYTES: usize = 256 << 10;
 const BATCH: usize = 16_384;
 /// How long a server that is gone stays in snapshots, so that its last numbers are exported.
 const LINGER: Duration = Duration::from_secs(60);
+/// Bound on servers that are gone and still in snapshots, for one that is restarted in a loop; the oldest makes room, and the log says so.
+const MAX_DEPARTED: usize = 32;
 
 /// What other threads ask of the pipeline.
 pub(super) enum Command {
@@ -191,6 +193,10 @@ impl State {
                 if let Some(mut snapshot) = self.aggregator.remove(slot) {
                     let reason = "the server has ended".to_owned();
                     snapshot.wire = WireState { state: "gone", strategy: "none", reason };
+                    if self.departed.len() == MAX_DEPARTED {
+                        let (_, oldest) = self.departed.remove(0);
+                        warn!(server = %oldest.instance.label(), "too many servers have ended: the last numbers of this one may not be exported");
+                    }
                     self.departed.push((Instant::now(), snapshot));
                 }
             }

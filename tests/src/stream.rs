@@ -153,7 +153,7 @@ impl Outcome {
     pub fn statements(&self) -> impl Iterator<Item = &Statement> {
         self.events.iter().filter_map(|event| match event {
             Event::Statement(statement) => Some(statement),
-            Event::Anomaly(_) => None,
+            Event::Anomaly(_) | Event::Transaction(_) => None,
         })
     }
 
@@ -241,6 +241,7 @@ pub fn split(inputs: &[Input], cuts: &[usize]) -> Vec<Input> {
 pub fn render_event(event: &Event) -> String {
     match event {
         Event::Anomaly(anomaly) => format!("anomaly {}", anomaly.name()),
+        Event::Transaction(transaction) => format!("transaction {:?}", transaction.outcome),
         Event::Statement(statement) => render_statement(statement),
     }
 }

@@ -254,6 +254,7 @@ fn absorb(
                 let principal = server.principal(&names, &mut connection.principal);
                 server.count(principal, &statement, normaliser);
             }
+            Event::Transaction(_) => {}
             Event::Anomaly(anomaly) => {
                 server.lose(anomaly.name(), 1);
                 encrypted |= anomaly == Anomaly::Encrypted;

@@ -15,6 +15,7 @@ pub mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod time;
+pub mod transaction;
 pub mod verdict;
 
 pub use by_code::ByCode;
@@ -31,4 +32,5 @@ pub use snapshot::{
 };
 pub use statement::{Code, Kind, Statement, StatementText, Status, Text};
 pub use time::Timestamp;
+pub use transaction::{Outcome, Transaction};
 pub use verdict::Verdict;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Timestamp;
+
 /// What a session does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SessionState {
@@ -35,4 +37,6 @@ pub struct SessionInfo {
     pub server_version: Option<Arc<str>>,
     /// The session asked for TLS and the server agreed.
     pub encrypted: bool,
+    /// When its first byte went over the wire; `None` where the connection is older than the agent.
+    pub started: Option<Timestamp>,
 }

@@ -6,7 +6,7 @@
 pub mod mysql;
 pub mod postgres;
 
-use crate::model::{Engine, SessionInfo, SessionState, Statement, Timestamp};
+use crate::model::{Engine, SessionInfo, SessionState, Statement, Timestamp, Transaction};
 
 /// Which way bytes went, seen from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub enum Direction {
 pub enum Event {
     /// A statement (or connection attempt) ended.
     Statement(Statement),
+    /// A transaction ended.
+    Transaction(Transaction),
     /// Something was lost or not understood; counted, never fatal.
     Anomaly(Anomaly),
 }

@@ -116,7 +116,7 @@ impl Connection {
     fn take_statement(&mut self) -> Statement {
         match self.out.remove(0) {
             Event::Statement(statement) => statement,
-            Event::Anomaly(anomaly) => panic!("{anomaly:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -132,6 +132,9 @@ fn raw(statement: &Statement) -> Option<&str> {
 fn summary(event: &Event) -> String {
     match event {
         Event::Anomaly(anomaly) => anomaly.name().to_owned(),
+        Event::Transaction(transaction) => {
+            format!("{:?} {}..{}", transaction.outcome, transaction.start.0, transaction.end.0)
+        }
         Event::Statement(statement) => {
             let mut line = format!("{:?} {}..{}", statement.kind, statement.start.0, statement.end.0);
             if statement.status != Status::Ok {
@@ -782,7 +785,7 @@ fn a_flood_of_requests_is_bounded_and_counted() {
             Event::Statement(Statement { text: Text::Known(_), .. }) => known += 1,
             Event::Statement(_) => unknown += 1,
             Event::Anomaly(Anomaly::Evicted) => evicted += 1,
-            Event::Anomaly(other) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!((known, unknown, evicted), (64, 36, 36), "all are timed, the text of the first MiB is kept");

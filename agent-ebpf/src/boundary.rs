@@ -15,6 +15,7 @@ use crate::{
     emit::{self, Io},
     kernel,
     maps::{READS, Read, count},
+    sessions,
 };
 
 #[inline(always)]
@@ -33,7 +34,7 @@ pub(crate) fn boundary_read(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn read_begins(ctx: &ProbeContext) -> Option<()> {
-    emit::target(strategy::BOUNDARY)?;
+    sessions::target(strategy::BOUNDARY)?;
     let read = Read { fd: fd(ctx.arg(0)?)?, buffer: ctx.arg(1)? };
     READS.insert(bpf_get_current_pid_tgid(), read, 0).ok()
 }
@@ -47,7 +48,7 @@ pub(crate) fn boundary_read_return(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn read_ends(ctx: &RetProbeContext) -> Option<()> {
-    let target = emit::target(strategy::BOUNDARY)?;
+    let target = sessions::target(strategy::BOUNDARY)?;
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: only this thread writes its own entry.
     let Some(read) = unsafe { READS.get(thread) }.copied() else {
@@ -69,7 +70,7 @@ pub(crate) fn boundary_write(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn write_begins(ctx: &ProbeContext) -> Option<()> {
-    let target = emit::target(strategy::BOUNDARY)?;
+    let target = sessions::target(strategy::BOUNDARY)?;
     let fd = fd(ctx.arg(0)?)?;
     let (buffer, size): (u64, u64) = (ctx.arg(1)?, ctx.arg(2)?);
     record(&target, fd, Io { direction: direction::RESPONSE, buffer, result: size as i64 })
@@ -77,10 +78,13 @@ fn write_begins(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn record(target: &agent_ebpf::Target, fd: u64, io: Io) -> Option<()> {
+    if io.is_nothing(strategy::BOUNDARY) {
+        return None;
+    }
     let Some(socket) = kernel::socket_of_fd(fd) else {
         count(loss::NO_SOCKET);
         return None;
     };
-    emit::io(target, socket, &io);
+    emit::io(sessions::of_socket(target, &socket)?, &io);
     Some(())
 }

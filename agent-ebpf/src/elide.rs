@@ -7,14 +7,15 @@
 use core::ffi::c_void;
 
 use agent_ebpf::{
-    Conn, ELIDE_ABOVE, ELIDED_CLASS, MAX_SEGMENT, MAX_SEGMENTS, RecordHeader, SEGMENT_BYTES, SEGMENT_LENGTH_BITS,
-    Target, framing, kind, loss, place,
+    ELIDE_ABOVE, ELIDED_CLASS, MAX_SEGMENT, MAX_SEGMENTS, RecordHeader, SEGMENT_BYTES, SEGMENT_LENGTH_BITS, Session,
+    framing, kind, loss, place,
 };
 use aya_ebpf::helpers::{bpf_probe_read_user, generated};
 
 use crate::{
-    emit::{NO_WAKEUP, bounded},
+    emit::NO_WAKEUP,
     maps::{RECORDS, count},
+    verifier::{bounded, forget},
 };
 
 /// Longest write that is looked into; what is longer does not fit the word of a segment.
@@ -25,9 +26,9 @@ const ROW_BYTES: u64 = 8;
 /// A request was read. MySQL answers one command after the other and sends all of an answer before it reads on, so the next write begins
 /// with a message; PostgreSQL may read on in the middle of an answer.
 #[inline(always)]
-pub(crate) fn request(target: &Target, conn: &mut Conn) {
-    if target.framing == framing::MYSQL {
-        conn.place = place::BOUNDARY;
+pub(crate) fn request(session: &mut Session) {
+    if u32::from(session.framing) == framing::MYSQL {
+        session.elide_place = place::BOUNDARY;
     }
 }
 
@@ -40,29 +41,23 @@ struct Elided {
 /// Records the first part of a write without the bodies of its long messages. Gives how many bytes that part had, and how many behind it
 /// have to be recorded whole.
 #[inline(always)]
-pub(crate) fn response(
-    target: &Target,
-    conn: &mut Conn,
-    header: &mut RecordHeader,
-    buffer: u64,
-    len: u64,
-) -> (u64, u64) {
-    let postgresql = target.framing == framing::POSTGRESQL;
-    let elide = match conn.place {
+pub(crate) fn response(session: &mut Session, header: &mut RecordHeader, buffer: u64, len: u64) -> (u64, u64) {
+    let postgresql = u32::from(session.framing) == framing::POSTGRESQL;
+    let elide = match session.elide_place {
         place::WITHIN => true,
         place::BOUNDARY => len > ELIDE_ABOVE as u64,
         _ => false,
     };
     if !elide || len > MAX_WRITE || buffer == 0 {
-        conn.place = if postgresql && ends_ready(buffer, len) { place::BOUNDARY } else { place::LOST };
+        session.elide_place = if postgresql && ends_ready(buffer, len) { place::BOUNDARY } else { place::LOST };
         return (0, len);
     }
-    if conn.place == place::BOUNDARY {
-        (conn.skip, conn.have, conn.header) = (0, 0, 0);
+    if session.elide_place == place::BOUNDARY {
+        (session.elide_skip, session.elide_have, session.elide_header) = (0, 0, 0);
     }
     let Some(mut entry) = RECORDS.reserve::<Elided>(0) else {
         count(loss::RING_FULL_DATA);
-        conn.place = place::LOST;
+        session.elide_place = place::LOST;
         return (len, 0);
     };
     let slot = entry.as_mut_ptr();
@@ -73,19 +68,19 @@ pub(crate) fn response(
         len,
         at: forget(0, buffer),
         out: forget(0, buffer),
-        header: forget(conn.header, buffer),
-        skip: forget(u64::from(conn.skip), buffer),
-        have: forget(u64::from(conn.have), buffer),
+        header: forget(session.elide_header, buffer),
+        skip: forget(u64::from(session.elide_skip), buffer),
+        have: forget(u64::from(session.elide_have), buffer),
         postgresql: u64::from(postgresql),
     };
     // SAFETY: the helper calls `step` with the given context, at most so many times.
     unsafe { generated::bpf_loop(MAX_SEGMENTS as u32, step as *mut c_void, (&raw mut walk).cast(), 0) };
-    (conn.header, conn.skip, conn.have) = (walk.header, walk.skip as u32, walk.have as u16);
+    (session.elide_header, session.elide_skip, session.elide_have) = (walk.header, walk.skip as u32, walk.have as u16);
     let at = walk.at;
     if at == 0 {
         // Not even the first header could be read or made sense: the caller records the write whole, under the same number.
         entry.discard(NO_WAKEUP);
-        conn.place = place::LOST;
+        session.elide_place = place::LOST;
         return (0, len);
     }
     header.kind = kind::ELIDED;
@@ -95,9 +90,10 @@ pub(crate) fn response(
     unsafe { (&raw mut (*slot).header).write(*header) };
     entry.submit(NO_WAKEUP);
     if at < len {
-        conn.place = if postgresql && ends_ready(buffer, len) { place::BOUNDARY } else { place::LOST };
+        session.elide_place = if postgresql && ends_ready(buffer, len) { place::BOUNDARY } else { place::LOST };
     } else {
-        conn.place = if conn.skip == 0 && conn.have == 0 { place::BOUNDARY } else { place::WITHIN };
+        session.elide_place =
+            if session.elide_skip == 0 && session.elide_have == 0 { place::BOUNDARY } else { place::WITHIN };
     }
     (at, len - at)
 }
@@ -123,7 +119,7 @@ struct Walk {
     /// Bytes walked over, and bytes put.
     at: u64,
     out: u64,
-    /// As in [`Conn`].
+    /// As in [`Session`].
     header: u64,
     skip: u64,
     have: u64,
@@ -182,25 +178,6 @@ extern "C" fn step(_index: u64, walk: *mut Walk) -> i64 {
     walk.header = forget(walk.header, walk.buffer);
     walk.have = forget(walk.have, walk.buffer);
     GO_ON
-}
-
-/// The same value, of which the verifier knows nothing any more. A loop whose state it knows too well is a new state to it in each round,
-/// until it gives up at a million instructions; one it knows nothing about is the same from the first round on.
-#[inline(always)]
-fn forget(value: u64, unknown: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: plain arithmetic on registers.
-    #[cfg(target_arch = "bpf")]
-    unsafe {
-        core::arch::asm!(
-            "{value} ^= {unknown}",
-            "{value} ^= {unknown}",
-            value = inout(reg) value,
-            unknown = in(reg) unknown,
-        );
-    }
-    let _ = unknown;
-    value
 }
 
 /// Up to five bytes at `from`, first one lowest.

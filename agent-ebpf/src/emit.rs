@@ -1,15 +1,18 @@
-//! The only way into the ring buffer.
+//! What a watched process read or wrote: followed, counted, and recorded where it has to be. The only way into the ring buffer.
 
 use agent_ebpf::{
-    Conn, HEADER_LEN, MAX_PAYLOAD, MAX_PIECES, PAYLOAD_CLASSES, RecordHeader, Target, direction, flags, kind, loss,
+    HEADER_LEN, MAX_PAYLOAD, MAX_PIECES, Outlier, PAYLOAD_CLASSES, RecordHeader, Session, direction, flags, kind, loss,
+    session::{facts, mode, record},
     strategy,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
 
 use crate::{
     elide,
-    kernel::{self, AF_INET, AF_INET6, AF_UNIX, Socket},
-    maps::{CONNS, RECORDS, TARGETS, count},
+    follow::{self, Ended},
+    maps::{RECORDS, count},
+    sessions::Place,
+    verifier::bounded,
 };
 
 /// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h: userspace looks at the ring by a timer, because a wake-up for each record costs more
@@ -18,15 +21,6 @@ pub(crate) const NO_WAKEUP: u64 = 1;
 
 /// `errno` values that mean "nothing happened, try again", include/uapi/asm-generic/errno*.h and include/linux/errno.h.
 const TRY_AGAIN: [i64; 5] = [-11, -4, -512, -514, -516];
-
-/// The target that the current process is, if the hooks of `strategy` speak for it.
-#[inline(always)]
-pub(crate) fn target(strategy: u32) -> Option<Target> {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: values are only replaced as a whole, and a torn read of a replaced one costs at most one record.
-    let target = unsafe { TARGETS.get(tgid) }?;
-    if target.strategy == strategy { Some(*target) } else { None }
-}
 
 /// What a read or write of a watched process gave.
 pub(crate) struct Io {
@@ -38,115 +32,211 @@ pub(crate) struct Io {
     pub(crate) result: i64,
 }
 
-/// Records what went over `socket`.
+impl Io {
+    /// Whether it says nothing about the connection: neither bytes nor its end. At the boundary a failed read gives -1 and leaves the reason in
+    /// errno, which is out of reach; a connection that failed for good is found by its socket's end.
+    #[inline(always)]
+    pub(crate) fn is_nothing(&self, strategy: u32) -> bool {
+        let failed = self.result < 0 && strategy == strategy::BOUNDARY;
+        self.result <= 0 && (self.direction == direction::RESPONSE || failed || TRY_AGAIN.contains(&self.result))
+    }
+}
+
+/// Takes up what went over a session's socket.
 #[inline(always)]
-pub(crate) fn io(target: &Target, socket: Socket, io: &Io) {
-    let Some(conn) = conn(target, socket) else { return };
+pub(crate) fn io(place: Place, io: &Io) {
     // SAFETY: the map's value lives until the program ends, and a connection is used by one thread at a time.
-    let conn = unsafe { &mut *conn };
-    if conn.accepted == 0 {
+    let session = unsafe { &mut *place.session };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if io.result <= 0 {
+        let ended = follow::close(session, now);
+        let mut header = header(kind::CLOSE, io.direction, place.index, session, now);
+        if ended == Ended::Counted {
+            header.flags |= flags::COUNTED;
+        }
+        submit_bare(&header, loss::RING_FULL_DATA);
         return;
     }
-    let (mut buffer, mut len) = (io.buffer, io.result as u64);
-    if io.result <= 0 {
-        // At the boundary a failed read gives -1 and leaves the reason in errno, which is out of reach; a connection that failed
-        // for good is found by its socket's end.
-        let failed = io.result < 0 && target.strategy == strategy::BOUNDARY;
-        if io.direction == direction::RESPONSE || failed || TRY_AGAIN.contains(&io.result) {
+    let (buffer, len) = (io.buffer, io.result as u64);
+    if io.direction == direction::REQUEST {
+        request(place.index, session, buffer, len, now);
+    } else {
+        response(place.index, session, buffer, len, now);
+    }
+}
+
+#[inline(always)]
+fn request(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) {
+    let kept = session.facts & facts::HEADER != 0;
+    let packet_header = session.request_header as u32;
+    follow::request(session, buffer, len, now);
+    if session.record == record::NOTHING {
+        return;
+    }
+    elide::request(session);
+    if kept {
+        let mut header = header(kind::DATA, direction::REQUEST, index, session, now);
+        header.true_len = size_of::<u32>() as u32;
+        header.captured = header.true_len;
+        word(&header, packet_header);
+    }
+    let mut header = header(kind::DATA, direction::REQUEST, index, session, now);
+    if session.hash != 0 {
+        header.flags |= flags::KEYED;
+        header.hash = session.hash;
+        header.row = session.row;
+    } else if session.facts & facts::NAMELESS != 0 {
+        header.flags |= flags::NAMELESS;
+        header.hash = session.nameless;
+    } else if session.preparing != 0 {
+        header.hash = session.preparing_hash;
+    }
+    bytes(&mut header, session, buffer, len);
+}
+
+#[inline(always)]
+fn response(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) {
+    let (mut buffer, mut len) = (buffer, len);
+    if u32::from(session.strategy) == strategy::BOUNDARY {
+        let end = buffer + len;
+        if buffer > session.written_from && buffer < session.written_to {
+            // The rest of a write that was taken only in part: its bytes are known already.
+            if end <= session.written_to {
+                return;
+            }
+            len = end - session.written_to;
+            buffer = session.written_to;
+        }
+        session.written_from = buffer;
+        session.written_to = end;
+    }
+    let ended = follow::response(session, buffer, len, now);
+    if session.mode == mode::IGNORED {
+        return;
+    }
+    if session.record == record::NOTHING {
+        if ended == Ended::Outlier {
+            outlier(index, session, now);
+        }
+        return;
+    }
+    let mut header = header(kind::DATA, direction::RESPONSE, index, session, now);
+    if ended == Ended::Counted {
+        header.flags |= flags::COUNTED;
+    }
+    let (elided, rest) = elide::response(session, &mut header, buffer, len);
+    if elided > 0 {
+        if rest == 0 {
             return;
         }
-        let header = header(kind::CLOSE, io.direction, target, socket.inode, conn);
-        submit_bare(&header, loss::RING_FULL_DATA);
-        let _ = CONNS.remove(socket.inode);
-        return;
+        buffer += len - rest;
+        len = rest;
+        header.kind = kind::DATA;
+        header.captured = 0;
+        header.seq = session.seq;
+        session.seq = session.seq.wrapping_add(1);
     }
-    if target.strategy == strategy::BOUNDARY && io.direction == direction::RESPONSE {
-        let end = buffer + len;
-        if buffer > conn.written_from && buffer < conn.written_to {
-            // The rest of a write that was taken only in part: its bytes are recorded already.
-            if end <= conn.written_to {
-                return;
-            }
-            len = end - conn.written_to;
-            buffer = conn.written_to;
-        }
-        conn.written_from = buffer;
-        conn.written_to = end;
-    }
-    let mut header = header(kind::DATA, io.direction, target, socket.inode, conn);
-    if io.direction == direction::REQUEST {
-        elide::request(target, conn);
-    } else {
-        let (elided, rest) = elide::response(target, conn, &mut header, buffer, len);
-        if elided > 0 {
-            if rest == 0 {
-                return;
-            }
-            buffer += len - rest;
-            len = rest;
-            header.kind = kind::DATA;
-            header.captured = 0;
-            header.seq = conn.seq;
-            conn.seq = conn.seq.wrapping_add(1);
-        }
-    }
+    bytes(&mut header, session, buffer, len);
+}
+
+/// Records bytes whole, in pieces if need be.
+#[inline(always)]
+fn bytes(header: &mut RecordHeader, session: &mut Session, buffer: u64, len: u64) {
     const PIECE: u64 = MAX_PAYLOAD as u64;
+    let (mut buffer, mut len) = (buffer, len);
     for _ in 1..MAX_PIECES {
         if len <= PIECE {
             break;
         }
         header.true_len = PIECE as u32;
-        copy::<MAX_PAYLOAD>(&mut header, buffer, PIECE);
+        copy::<MAX_PAYLOAD>(header, buffer, PIECE);
         buffer += PIECE;
         len -= PIECE;
         header.captured = 0;
-        header.seq = conn.seq;
-        conn.seq = conn.seq.wrapping_add(1);
+        header.seq = session.seq;
+        session.seq = session.seq.wrapping_add(1);
     }
     header.true_len = len as u32;
-    data(&mut header, buffer, len);
-}
-
-/// The connection's state, made on first sight.
-#[inline(always)]
-fn conn(target: &Target, socket: Socket) -> Option<*mut Conn> {
-    if let Some(conn) = CONNS.get_ptr_mut(socket.inode) {
-        return Some(conn);
-    }
-    let family = kernel::family(socket.sk)?;
-    let accepted = match family {
-        AF_UNIX => kernel::named(socket.sk),
-        AF_INET | AF_INET6 => {
-            let port = kernel::port(socket.sk)?;
-            port != 0 && target.ports.contains(&port)
-        }
-        _ => false,
-    };
-    let conn = Conn { family, accepted: u16::from(accepted), ..Conn::default() };
-    CONNS.insert(socket.inode, conn, 0).ok()?;
-    CONNS.get_ptr_mut(socket.inode)
+    data(header, buffer, len);
 }
 
 #[inline(always)]
-fn header(kind: u16, direction: u8, target: &Target, inode: u64, conn: &mut Conn) -> RecordHeader {
+fn header(kind: u16, direction: u8, index: u32, session: &mut Session, at: u64) -> RecordHeader {
     let id = bpf_get_current_pid_tgid();
-    let seq = conn.seq;
-    conn.seq = seq.wrapping_add(1);
+    let seq = session.seq;
+    session.seq = seq.wrapping_add(1);
     RecordHeader {
         kind,
         direction,
-        flags: if target.strategy == strategy::BOUNDARY { flags::BOUNDARY } else { 0 },
-        target: target.slot,
+        flags: if u32::from(session.strategy) == strategy::BOUNDARY { flags::BOUNDARY } else { 0 },
+        target: session.slot,
         tgid: (id >> 32) as u32,
         tid: id as u32,
-        conn: inode,
-        // SAFETY: no arguments.
-        at: unsafe { bpf_ktime_get_ns() },
+        conn: session.inode,
+        at,
         seq,
         captured: 0,
         true_len: 0,
-        family: conn.family,
+        family: session.family,
         reserved: 0,
+        hash: 0,
+        group: session.group,
+        session: index,
+        row: 0,
+    }
+}
+
+#[repr(C)]
+struct OutlierRecord {
+    header: RecordHeader,
+    outlier: Outlier,
+}
+
+/// Records an execution that was only counted. It takes no number: nothing of the stream is in it.
+#[inline(never)]
+fn outlier(index: u32, session: &mut Session, now: u64) {
+    let mut header = header(kind::OUTLIER, direction::RESPONSE, index, session, now);
+    session.seq = header.seq;
+    header.hash = session.hash;
+    header.row = session.row;
+    header.captured = size_of::<Outlier>() as u32;
+    header.true_len = header.captured;
+    let Some(mut entry) = RECORDS.reserve::<OutlierRecord>(0) else {
+        count(loss::RING_FULL_OUTLIER);
+        return;
+    };
+    let outlier = Outlier {
+        begin: session.begin,
+        first: session.first,
+        end: now,
+        bytes_in: session.answered_in,
+        bytes_out: session.bytes_out,
+        rows_sent: session.rows_sent,
+        rows_affected: session.rows_affected,
+        code: session.code,
+        reserved: 0,
+    };
+    entry.write(OutlierRecord { header, outlier });
+    entry.submit(NO_WAKEUP);
+}
+
+#[repr(C)]
+struct WordRecord {
+    header: RecordHeader,
+    word: u32,
+    reserved: u32,
+}
+
+/// Records four bytes that the kernel kept.
+#[inline(always)]
+fn word(header: &RecordHeader, word: u32) {
+    match RECORDS.reserve::<WordRecord>(0) {
+        Some(mut entry) => {
+            entry.write(WordRecord { header: *header, word: word.to_le(), reserved: 0 });
+            entry.submit(NO_WAKEUP);
+        }
+        None => count(loss::RING_FULL_DATA),
     }
 }
 
@@ -168,6 +258,10 @@ pub(crate) fn process(kind: u16, slot: u32, tgid: u32) {
         true_len: 0,
         family: 0,
         reserved: 0,
+        hash: 0,
+        group: 0,
+        session: 0,
+        row: 0,
     };
     submit_bare(&header, loss::RING_FULL_PROCESS);
 }
@@ -235,24 +329,4 @@ fn copy<const N: usize>(header: &mut RecordHeader, buffer: u64, len: u64) {
         (&raw mut (*slot).header).write(*header);
     }
     entry.submit(NO_WAKEUP);
-}
-
-/// `min(len, N)`, written so that the verifier sees the bound on the very register that it is used in.
-#[inline(always)]
-pub(crate) fn bounded<const N: usize>(len: u64) -> u64 {
-    let mut len = len;
-    // SAFETY: plain arithmetic on one register.
-    #[cfg(target_arch = "bpf")]
-    unsafe {
-        core::arch::asm!(
-            "if {len} <= {bound} goto +1",
-            "{len} = {bound}",
-            len = inout(reg) len,
-            bound = const N,
-        );
-    }
-    if len > N as u64 {
-        len = N as u64;
-    }
-    len
 }

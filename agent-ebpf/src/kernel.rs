@@ -1,5 +1,7 @@
 //! Reading the kernel's own structures at the offsets that its BTF gives.
 
+use core::ffi::c_void;
+
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
 use crate::maps::OFFSETS;
@@ -69,6 +71,27 @@ pub(crate) fn socket_of_fd(fd: u64) -> Option<Socket> {
     let sk = pointer(socket, offsets.socket_sk)?;
     let number = read::<u64>(inode, offsets.inode_ino)?;
     Some(Socket { sk, inode: number })
+}
+
+/// Reads a member of a structure that the verifier knows by its type, which needs no helper.
+#[inline(always)]
+unsafe fn member<T>(structure: *mut c_void, offset: u32) -> T {
+    // SAFETY: by contract; the offset is a constant to the verifier, since the map it lies in is frozen.
+    unsafe { structure.cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
+}
+
+/// Address family of a `struct sock` as a tracepoint gives it.
+#[inline(always)]
+pub(crate) fn family_of(sock: *mut c_void) -> u16 {
+    // SAFETY: a `struct sock`.
+    unsafe { member(sock, OFFSETS.load().sock_family) }
+}
+
+/// Local port of a TCP socket as a tracepoint gives it.
+#[inline(always)]
+pub(crate) fn port_of(sock: *mut c_void) -> u16 {
+    // SAFETY: a `struct sock`.
+    unsafe { member(sock, OFFSETS.load().sock_port) }
 }
 
 /// Address family of a socket.

@@ -8,11 +8,19 @@
 mod boundary;
 mod elide;
 mod emit;
+mod follow;
 mod kernel;
 mod maps;
+mod mysql;
+mod postgres;
 mod process;
+mod rows;
+mod sessions;
 mod socket;
 mod syscall;
+mod text;
+mod user;
+mod verifier;
 
 #[cfg(not(test))]
 #[panic_handler]

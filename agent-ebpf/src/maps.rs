@@ -1,10 +1,12 @@
 //! The maps: everything that outlives one run of a program.
 
-use agent_ebpf::{Conn, Offsets, Target, loss};
+use agent_ebpf::{Offsets, Row, RowKey, Session, Settings, Shortcut, Target, loss};
 use aya_ebpf::{
     Global,
-    macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 
 /// Records for userspace. Userspace sets the size at load time.
@@ -15,9 +17,51 @@ pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(32768, 0);
 
-/// Connections by inode number of their socket. Least recently used ones make room; userspace sees that as a gap.
+/// TCP ports on which watched servers listen: one bit a port. Asked first, so that other sockets cost next to nothing.
 #[map]
-pub(crate) static CONNS: LruHashMap<u64, Conn> = LruHashMap::with_max_entries(65536, 0);
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// What is remembered of each connection. Userspace reads it in place, sets its size at load time, and frees what has ended.
+#[map]
+pub(crate) static SESSIONS: Array<Session> = Array::with_max_entries(16384, BPF_F_MMAPABLE);
+
+/// Free places in [`SESSIONS`], put in by userspace.
+#[map]
+pub(crate) static FREE_SESSIONS: Queue<u32> = Queue::with_max_entries(16384, 0);
+
+/// Place in [`SESSIONS`] of a socket, kept with the socket itself ([`agent_ebpf::strategy::SOCKET`]).
+#[btf_map]
+pub(crate) static SESSION_OF_SOCKET: SkStorage<u32> = SkStorage::new();
+
+/// Place in [`SESSIONS`] by inode number of the socket (the other strategies). Userspace takes out what has ended.
+#[map]
+pub(crate) static SESSION_OF_INODE: HashMap<u64, u32> = HashMap::with_max_entries(16384, 0);
+
+/// What is counted. Userspace takes it from there in place and sets the size at load time.
+#[map]
+pub(crate) static ROWS: Array<Row> = Array::with_max_entries(10240, BPF_F_MMAPABLE);
+
+/// Free places in [`ROWS`], put in by userspace.
+#[map]
+pub(crate) static FREE_ROWS: Queue<u32> = Queue::with_max_entries(10240, 0);
+
+/// Place in [`ROWS`] by key. Userspace takes out what it frees.
+#[map]
+pub(crate) static ROW_OF_KEY: HashMap<RowKey, u32> = HashMap::with_max_entries(10240, 0);
+
+/// Where [`ROW_OF_KEY`] was right the last time; [`SHORTCUTS_LEN`] places.
+#[map]
+pub(crate) static SHORTCUTS: Array<Shortcut> = Array::with_max_entries(SHORTCUTS_LEN, 0);
+/// A power of two.
+pub(crate) const SHORTCUTS_LEN: u32 = 16384;
+
+/// Text hash of prepared statements, by name and session. Least recently used ones make room; their executions are recorded.
+#[map]
+pub(crate) static NAMES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(65536, 0);
+
+/// What userspace says while the programs run.
+#[map]
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 /// Reads under way at the server's boundary, by thread.
 #[map]

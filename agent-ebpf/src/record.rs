@@ -1,4 +1,4 @@
-//! Records of the ring buffer and values of the maps.
+//! Records of the ring buffer.
 
 use core::mem::size_of;
 
@@ -29,6 +29,8 @@ pub mod kind {
     pub const EXIT: u16 = 4;
     /// Bytes that the server wrote, without the bodies of its long messages; the payload is a sequence of [`super::segments`].
     pub const ELIDED: u16 = 5;
+    /// An execution that was counted but not recorded, and is worth a look: it failed or was slow. The payload is a [`super::Outlier`].
+    pub const OUTLIER: u16 = 6;
 }
 
 /// Direction of [`kind::DATA`], seen from the server. Values of [`RecordHeader::direction`].
@@ -45,6 +47,12 @@ pub mod flags {
     pub const BOUNDARY: u8 = 1;
     /// The payload could not be read from the process (page not present): only its length is known.
     pub const UNREADABLE: u8 = 2;
+    /// The kernel has counted the execution whose response ends with this record.
+    pub const COUNTED: u8 = 4;
+    /// The request is one execution that the kernel will count; with [`super::RecordHeader::row`].
+    pub const KEYED: u8 = 8;
+    /// The request executes a prepared statement whose text the kernel does not know; [`super::RecordHeader::hash`] is its name there.
+    pub const NAMELESS: u8 = 16;
 }
 
 /// Causes of loss. Index into the per-CPU array `LOSSES`.
@@ -61,11 +69,26 @@ pub mod loss {
     pub const NO_SOCKET: u32 = 4;
     /// The saved arguments of a read were not there on its return.
     pub const NO_ENTRY: u32 = 5;
+    /// No place was left for a new connection: nothing of it is seen.
+    pub const NO_SESSION: u32 = 6;
+    /// The kernel lost its place within an execution that it had not recorded: the execution is not counted.
+    pub const UNFOLLOWED: u32 = 7;
+    /// The ring buffer was full when an outlier was reserved; it is counted all the same.
+    pub const RING_FULL_OUTLIER: u32 = 8;
     /// Number of causes.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 9;
     /// Names of the causes, as metrics and messages show them.
-    pub const NAMES: [&str; COUNT as usize] =
-        ["ring_full_data", "ring_full_process", "unreadable", "truncated", "no_socket", "no_entry"];
+    pub const NAMES: [&str; COUNT as usize] = [
+        "ring_full_data",
+        "ring_full_process",
+        "unreadable",
+        "truncated",
+        "no_socket",
+        "no_entry",
+        "no_session",
+        "unfollowed",
+        "outliers_unseen",
+    ];
 }
 
 /// What stands before each record in the ring buffer. All integers are in the host's byte order.
@@ -87,7 +110,7 @@ pub struct RecordHeader {
     /// Connection: inode number of the server's socket (the number shown in /proc/PID/fd and /proc/net).
     pub conn: u64,
     /// `CLOCK_MONOTONIC` nanoseconds: for a request, when the read returned; for a response, when the write began
-    /// ([`strategy::BOUNDARY`]) or returned (the others, whose hooks run after it).
+    /// ([`crate::strategy::BOUNDARY`]) or returned (the others, whose hooks run after it).
     pub at: u64,
     /// Number of this record on its connection, both directions together, counting lost ones too; wraps.
     pub seq: u32,
@@ -99,11 +122,67 @@ pub struct RecordHeader {
     pub family: u16,
     /// Explicit padding, always 0.
     pub reserved: u16,
+    /// Hash of the text that the request holds or executes, 0 if there is none ([`crate::blind`]).
+    pub hash: u64,
+    /// Whose session ([`crate::Session::group`]).
+    pub group: u64,
+    /// Index of the [`crate::Session`].
+    pub session: u32,
+    /// Index of the [`crate::Row`] under which it is counted, with [`flags::KEYED`].
+    pub row: u32,
 }
 
 /// Size of the header in bytes.
 pub const HEADER_LEN: usize = size_of::<RecordHeader>();
-const _: () = assert!(HEADER_LEN == 48);
+const _: () = assert!(HEADER_LEN == 72);
+
+/// Payload of [`kind::OUTLIER`]: an execution that was not recorded. Times are `CLOCK_MONOTONIC` nanoseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outlier {
+    /// When its request was complete.
+    pub begin: u64,
+    /// When its first response byte was written.
+    pub first: u64,
+    /// When its completion was written.
+    pub end: u64,
+    /// Bytes of its request.
+    pub bytes_in: u64,
+    /// Bytes of its response.
+    pub bytes_out: u64,
+    /// Rows sent.
+    pub rows_sent: u64,
+    /// Rows changed.
+    pub rows_affected: u64,
+    /// As [`crate::RowKey::code`].
+    pub code: u32,
+    /// Explicit padding, always 0.
+    pub reserved: u32,
+}
+
+/// Size of an outlier in bytes.
+pub const OUTLIER_LEN: usize = size_of::<Outlier>();
+const _: () = assert!(OUTLIER_LEN == 64);
+
+impl Outlier {
+    /// Reads the payload of a record; `None` if it is too short.
+    pub fn read(payload: &[u8]) -> Option<Outlier> {
+        let (words, _) = payload.get(..OUTLIER_LEN)?.as_chunks::<8>();
+        let word = |at: usize| u64::from_ne_bytes(words[at]);
+        let code = u32::from_ne_bytes([words[7][0], words[7][1], words[7][2], words[7][3]]);
+        Some(Outlier {
+            begin: word(0),
+            first: word(1),
+            end: word(2),
+            bytes_in: word(3),
+            bytes_out: word(4),
+            rows_sent: word(5),
+            rows_affected: word(6),
+            code,
+            reserved: 0,
+        })
+    }
+}
 
 /// A record, decoded in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +230,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         true_len: u32_at(40),
         family: u16_at(44),
         reserved: u16_at(46),
+        hash: u64_at(48),
+        group: u64_at(56),
+        session: u32_at(64),
+        row: u32_at(68),
     };
-    if !(kind::DATA..=kind::ELIDED).contains(&header.kind) {
+    if !(kind::DATA..=kind::OUTLIER).contains(&header.kind) {
         return Err(DecodeError::Kind);
     }
     if header.captured > header.true_len && header.kind != kind::ELIDED {
@@ -194,125 +277,6 @@ pub fn segments(payload: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     })
 }
 
-/// Value of `TARGETS`: what the kernel must know of a watched process (key: its process id). Children inherit it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Slot of the server, given by userspace.
-    pub slot: u32,
-    /// One of [`strategy`]: only that family of hooks speaks for this server.
-    pub strategy: u32,
-    /// One of [`framing`]: how its responses are cut into messages.
-    pub framing: u32,
-    /// Explicit padding, always 0.
-    pub reserved: u32,
-    /// TCP ports on which the server accepts connections, 0 where unused. A socket with another local port is one that the server itself
-    /// opened (replication, foreign data wrappers, name service) and is left alone.
-    pub ports: [u16; Target::PORTS],
-}
-
-impl Target {
-    /// Bound on the ports of one server.
-    pub const PORTS: usize = 8;
-}
-
-/// Which family of hooks captures a server. Values of [`Target::strategy`].
-pub mod strategy {
-    /// Nothing is captured; forks and exits are still followed.
-    pub const NONE: u32 = 0;
-    /// Uprobes at the server's own I/O functions.
-    pub const BOUNDARY: u32 = 1;
-    /// Socket tracepoints `sock_send_length` and `sock_recv_length`.
-    pub const SOCKET: u32 = 2;
-    /// The system-call tracepoint `sys_exit`, for `sendto` and `recvfrom`.
-    pub const SYSCALL: u32 = 3;
-}
-
-/// How responses are cut into messages. Values of [`Target::framing`].
-pub mod framing {
-    /// Type byte, then four bytes of length, highest first, that count themselves (PostgreSQL 3.x).
-    pub const POSTGRESQL: u32 = 0;
-    /// Three bytes of length, lowest first, then a sequence number (MySQL, MariaDB).
-    pub const MYSQL: u32 = 1;
-}
-
-/// How well the kernel knows its place in a connection's responses. Values of [`Conn::place`].
-pub mod place {
-    /// Not at all: writes are recorded whole.
-    pub const LOST: u16 = 0;
-    /// The next write begins with a message.
-    pub const BOUNDARY: u16 = 1;
-    /// [`super::Conn::skip`] bytes of a message are still to come, or [`super::Conn::have`] bytes of a header are there.
-    pub const WITHIN: u16 = 2;
-}
-
-/// Value of `CONNS` (key: inode number of the socket): what the kernel remembers of a connection.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conn {
-    /// Where the last write's buffer began and ended in the server's memory. A write that begins inside it repeats the
-    /// part that the operating system did not take the last time ([`strategy::BOUNDARY`] only).
-    pub written_from: u64,
-    /// End of that buffer.
-    pub written_to: u64,
-    /// Header of the message that a write ended in the middle of, first byte lowest.
-    pub header: u64,
-    /// Bytes of a message's body that are still to come.
-    pub skip: u32,
-    /// Bytes of `header` that are there.
-    pub have: u16,
-    /// One of [`place`].
-    pub place: u16,
-    /// Number of the next record.
-    pub seq: u32,
-    /// Address family.
-    pub family: u16,
-    /// 1 if this is a connection that a client opened to the server, 0 if it is to be left alone.
-    pub accepted: u16,
-}
-
-/// Byte offsets of kernel structure members, read from the running kernel's BTF by userspace.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offsets {
-    /// `task_struct.pid`
-    pub task_pid: u32,
-    /// `task_struct.tgid`
-    pub task_tgid: u32,
-    /// `task_struct.files`
-    pub task_files: u32,
-    /// `task_struct.signal`
-    pub task_signal: u32,
-    /// `signal_struct.live`
-    pub signal_live: u32,
-    /// `files_struct.fdt`
-    pub files_fdt: u32,
-    /// `fdtable.fd`
-    pub fdtable_fd: u32,
-    /// `fdtable.max_fds`
-    pub fdtable_max_fds: u32,
-    /// `file.private_data`
-    pub file_private_data: u32,
-    /// `file.f_inode`
-    pub file_inode: u32,
-    /// `inode.i_ino`
-    pub inode_ino: u32,
-    /// `inode.i_mode`
-    pub inode_mode: u32,
-    /// `socket.sk`
-    pub socket_sk: u32,
-    /// `sock.sk_socket`
-    pub sock_socket: u32,
-    /// `sock.__sk_common.skc_family`
-    pub sock_family: u32,
-    /// `sock.__sk_common.skc_num`: the local port, in host byte order.
-    pub sock_port: u32,
-    /// `unix_sock.addr`
-    pub unix_addr: u32,
-    /// `socket_alloc.vfs_inode` minus `socket_alloc.socket`: the inode lies that far behind the socket it belongs to.
-    pub socket_to_inode: u32,
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -335,6 +299,10 @@ mod tests {
             true_len: 5,
             family: 10,
             reserved: 0,
+            hash: 0x3132_3334_3536_3738,
+            group: 0x4142_4344_4546_4748,
+            session: 0x5152_5354,
+            row: 0x6162_6364,
         };
         // SAFETY: RecordHeader is repr(C) integers without padding (HEADER_LEN is asserted).
         let mut bytes = unsafe { core::mem::transmute::<RecordHeader, [u8; HEADER_LEN]>(header) }.to_vec();

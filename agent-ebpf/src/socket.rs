@@ -1,12 +1,14 @@
 //! The socket tracepoints `sock_send_length` and `sock_recv_length` (kernel 6.3 and later, include/trace/events/sock.h): after each send and
 //! receive, on any kind of socket, in the context of the process that called.
 
+use core::ffi::c_void;
+
 use agent_ebpf::{direction, strategy};
 use aya_ebpf::{helpers::generated, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     emit::{self, Io},
-    kernel,
+    sessions,
     syscall::{self, Syscall},
 };
 
@@ -29,19 +31,22 @@ pub(crate) fn socket_receive(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn handle(ctx: &BtfTracePointContext, direction: u8) -> Option<()> {
-    let target = emit::target(strategy::SOCKET)?;
-    let sk: u64 = ctx.arg(0);
     let result: i32 = ctx.arg(1);
+    let mut io = Io { direction, buffer: 0, result: i64::from(result) };
+    if io.is_nothing(strategy::SOCKET) {
+        return None;
+    }
     let flags: i32 = ctx.arg(2);
     if flags & MSG_PEEK != 0 && direction == direction::REQUEST {
         return None;
     }
-    let socket = kernel::socket_of_sock(sk)?;
+    let sock: *const c_void = ctx.arg(0);
+    let place = sessions::of_sock(sock.cast_mut())?;
     // SAFETY: both helpers take and give pointers that the verifier checks.
     let regs = unsafe { generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) };
     // SAFETY: the saved registers of the current task, typed by the verifier.
     let call = unsafe { Syscall::of(regs as *const _) };
-    let buffer = syscall::buffer(&call).unwrap_or(0);
-    emit::io(&target, socket, &Io { direction, buffer, result: i64::from(result) });
+    io.buffer = syscall::buffer(&call).unwrap_or(0);
+    emit::io(place, &io);
     Some(())
 }

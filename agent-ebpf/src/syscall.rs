@@ -7,7 +7,7 @@ use aya_ebpf::{
 
 use crate::{
     emit::{self, Io},
-    kernel,
+    kernel, sessions,
 };
 
 /// Numbers of the calls that carry bytes over a socket, arch/x86/entry/syscalls/syscall_64.tbl.
@@ -109,12 +109,15 @@ fn handle(ctx: &BtfTracePointContext) -> Option<()> {
         number::RECVFROM => direction::REQUEST,
         _ => return None,
     };
-    let target = emit::target(strategy::SYSCALL)?;
+    let io = Io { direction, buffer: call.arguments[1], result: ctx.arg(1) };
+    if io.is_nothing(strategy::SYSCALL) {
+        return None;
+    }
+    let target = sessions::target(strategy::SYSCALL)?;
     if direction == direction::REQUEST && call.arguments[3] & MSG_PEEK != 0 {
         return None;
     }
     let socket = kernel::socket_of_fd(call.arguments[0])?;
-    let result: i64 = ctx.arg(1);
-    emit::io(&target, socket, &Io { direction, buffer: call.arguments[1], result });
+    emit::io(sessions::of_socket(&target, &socket)?, &io);
     Some(())
 }

@@ -1,4 +1,8 @@
-//! Chunks of wire in, statistics out: one protocol machine a connection, one row a (database, user, fingerprint) of each server.
+//! Chunks of wire and what the kernel counted in, statistics out: one protocol machine a connection, one row a (database, user, fingerprint) of each
+//! server.
+//!
+//! Most executions are counted in the kernel, by a hash of their text that does not see literals, and reach this place as numbers. What is
+//! recorded is either not counted there, or shows for the first time what text a hash stands for, or is a sample.
 //!
 //! Everything is bounded: sessions, rows, error codes a row. Pure: the caller gives time and bytes.
 
@@ -15,10 +19,16 @@ pub use config::Config;
 use server::{Names, Principal, Server};
 
 use crate::{
-    model::{Instance, InstanceSnapshot, Timestamp, WireState},
+    model::{
+        Counted, Engine, Instance, InstanceSnapshot, Policy, SessionState, Statement, StatementText, Text, Timestamp,
+        WireState,
+    },
     sql::Normaliser,
     wire::{self, Anomaly, Direction, Event, Machine},
 };
+
+/// The literal-blind hash of a text as the kernel computes it; `None` for a text that the kernel leaves alone.
+pub type TextHash = fn(Engine, &[u8]) -> Option<u64>;
 
 /// Bytes that a server read or wrote on one of its connections.
 #[derive(Clone, Copy, Debug)]
@@ -37,19 +47,80 @@ pub struct Chunk {
     pub at: Timestamp,
     /// Number of the record on its connection.
     pub seq: u32,
+    /// The kernel's place for the session.
+    pub session: u32,
+    /// Whose session it is, by the kernel's number.
+    pub group: u64,
+    /// The execution that these bytes complete was counted in the kernel.
+    pub counted: bool,
+    /// What the kernel says of the request that these bytes are.
+    pub request: Option<Request>,
 }
 
-/// What the caller should do about a server.
+/// What the kernel says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// It executes the text with this hash, which is counted in this row.
+    Executes {
+        /// Hash of the text.
+        hash: u64,
+        /// Row of the kernel.
+        row: u32,
+    },
+    /// It prepares the text with this hash.
+    Prepares {
+        /// Hash of the text.
+        hash: u64,
+    },
+    /// It executes a prepared statement whose text the kernel does not know.
+    Nameless {
+        /// What the kernel calls it.
+        name: u64,
+    },
+}
+
+/// What the caller should do.
+#[derive(Clone, Debug)]
 pub enum Advice {
     /// A session on this slot is encrypted: its text can only be seen at the server's own boundary.
     SeekBoundary(u32),
+    /// The text of this hash is known: the kernel may do so with the executions that it counts in this row.
+    Instruct {
+        /// Row of the kernel.
+        row: u32,
+        /// Hash of the text.
+        hash: u64,
+        /// What to do.
+        policy: Policy,
+    },
+    /// A prepared statement that the kernel does not know has this text, `None` if it cannot be known.
+    Name {
+        /// What the kernel calls it.
+        name: u64,
+        /// Hash of its text.
+        hash: Option<u64>,
+    },
+    /// A session belongs to another group than the kernel thinks.
+    Regroup {
+        /// The kernel's place for the session.
+        session: u32,
+        /// Its connection.
+        conn: u64,
+        /// The right group.
+        group: u64,
+    },
 }
 
 struct Connection {
     slot: u32,
     process: u32,
+    /// The kernel's place for it.
+    session: u32,
     next_seq: u32,
+    /// The latest execution whose response was recorded was counted in the kernel.
+    counted: bool,
+    /// What the kernel said of the latest request, until the statement comes that it made.
+    request: Option<Request>,
     machine: Box<dyn Machine>,
     /// Whose it is by other evidence than its start-up packet.
     serves: Option<Names>,
@@ -78,12 +149,14 @@ pub struct Aggregator {
     /// Whose session each process serves, for connections that have not been seen yet.
     serves: HashMap<u32, Names>,
     normaliser: Normaliser,
+    text_hash: TextHash,
     events: Vec<Event>,
+    advice: Vec<Advice>,
 }
 
 impl Aggregator {
     /// Nothing known yet.
-    pub fn new(config: Config) -> Aggregator {
+    pub fn new(config: Config, text_hash: TextHash) -> Aggregator {
         Aggregator {
             config,
             servers: HashMap::new(),
@@ -91,7 +164,9 @@ impl Aggregator {
             by_process: HashMap::new(),
             serves: HashMap::new(),
             normaliser: Normaliser::default(),
+            text_hash,
             events: Vec::new(),
+            advice: Vec::new(),
         }
     }
 
@@ -152,16 +227,13 @@ impl Aggregator {
     }
 
     /// Takes up a chunk: parts of the stream in their order, each what was captured of it and how long it was.
-    pub fn data<'a>(&mut self, chunk: &Chunk, parts: impl IntoIterator<Item = (&'a [u8], usize)>) -> Option<Advice> {
-        let server = self.servers.get_mut(&chunk.slot)?;
+    pub fn data<'a>(&mut self, chunk: &Chunk, parts: impl IntoIterator<Item = (&'a [u8], usize)>) {
+        let Some(server) = self.servers.get_mut(&chunk.slot) else { return };
         server.saw(chunk.family);
         let full = self.connections.len() >= self.config.max_sessions;
         let connection = match self.connections.entry(chunk.conn) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(_) if full => {
-                server.lose("sessions_full", 1);
-                return None;
-            }
+            Entry::Vacant(_) if full => return server.lose("sessions_full", 1),
             Entry::Vacant(entry) => {
                 if chunk.process != server.instance.key.pid {
                     self.by_process.insert(chunk.process, chunk.conn);
@@ -169,7 +241,10 @@ impl Aggregator {
                 entry.insert(Connection {
                     slot: chunk.slot,
                     process: chunk.process,
+                    session: chunk.session,
                     next_seq: 0,
+                    counted: false,
+                    request: None,
                     machine: wire::machine(server.instance.engine),
                     serves: self.serves.remove(&chunk.process),
                     principal: None,
@@ -183,33 +258,76 @@ impl Aggregator {
             let lost = if missing < u32::MAX / 2 { u64::from(missing) } else { 1 };
             server.lose("records_missing", lost);
             connection.machine.gap(chunk.at, &mut self.events);
+            connection.request = None;
+        }
+        let mut work =
+            Work { server, normaliser: &mut self.normaliser, advice: &mut self.advice, text_hash: self.text_hash };
+        if chunk.direction == Direction::Response {
+            connection.counted = chunk.counted;
+        }
+        let mut parts = parts.into_iter().peekable();
+        if let Some(request) = chunk.request {
+            let bytes = parts.peek().map_or(&[][..], |(bytes, _)| bytes);
+            connection.request = work.request(request, bytes).then_some(request);
         }
         for (bytes, true_len) in parts {
             connection.machine.data(chunk.direction, chunk.at, bytes, true_len, &mut self.events);
         }
-        let encrypted = absorb(&mut self.events, connection, server, &mut self.normaliser);
-        encrypted.then_some(Advice::SeekBoundary(chunk.slot))
+        work.absorb(&mut self.events, connection);
+        work.group(chunk, connection);
     }
 
-    /// A connection ended.
-    pub fn close(&mut self, conn: u64, at: Timestamp) {
-        let Some(mut connection) = self.connections.remove(&conn) else { return };
+    /// What the kernel should be told, or the caller should do, since the last call.
+    pub fn advice(&mut self) -> impl Iterator<Item = Advice> + '_ {
+        self.advice.drain(..)
+    }
+
+    /// Takes up what the kernel counted.
+    pub fn counted(&mut self, counted: &Counted<'_>) {
+        if let Some(server) = self.servers.get_mut(&counted.slot) {
+            server.counted(counted);
+        }
+    }
+
+    /// Takes up an execution that the kernel counted and that failed or was slow.
+    pub fn outlier(&mut self, slot: u32, outlier: &RawOutlier) {
+        if let Some(server) = self.servers.get_mut(&slot) {
+            server.outlier(outlier);
+        }
+    }
+
+    /// Whether `slot` is a PostgreSQL server.
+    pub fn is_postgresql(&self, slot: u32) -> bool {
+        self.servers.get(&slot).is_some_and(|server| server.instance.engine == Engine::Postgresql)
+    }
+
+    /// Gives up waiting for the texts of what the kernel counted: from now on it counts as unknown. To be called once in a while, and at the end.
+    pub fn settle(&mut self, last: bool) {
+        self.servers.values_mut().for_each(|server| server.settle(last));
+    }
+
+    /// A connection ended; `counted`: the kernel has counted what it was executing. Gives the kernel's place for it.
+    pub fn close(&mut self, conn: u64, at: Timestamp, counted: bool) -> Option<u32> {
+        let mut connection = self.connections.remove(&conn)?;
+        connection.counted = counted;
         if let Entry::Occupied(entry) = self.by_process.entry(connection.process)
             && *entry.get() == conn
         {
             entry.remove();
         }
-        let Some(server) = self.servers.get_mut(&connection.slot) else { return };
+        let server = self.servers.get_mut(&connection.slot)?;
         connection.machine.close(at, &mut self.events);
-        absorb(&mut self.events, &mut connection, server, &mut self.normaliser);
+        let mut work =
+            Work { server, normaliser: &mut self.normaliser, advice: &mut self.advice, text_hash: self.text_hash };
+        work.absorb(&mut self.events, &mut connection);
+        Some(connection.session)
     }
 
-    /// A process of a server ended, and with it its connection.
-    pub fn exit(&mut self, process: u32, at: Timestamp) {
+    /// A process of a server ended, and with it its connection. Gives that and the kernel's place for it.
+    pub fn exit(&mut self, process: u32, at: Timestamp) -> Option<(u64, u32)> {
         self.serves.remove(&process);
-        if let Some(conn) = self.by_process.remove(&process) {
-            self.close(conn, at);
-        }
+        let conn = self.by_process.remove(&process)?;
+        self.close(conn, at, false).map(|session| (conn, session))
     }
 
     /// Ends the connections of `slot` whose socket is not among `open`: the server closed them without a word.
@@ -220,14 +338,20 @@ impl Aggregator {
             .filter(|(conn, connection)| connection.slot == slot && !open.contains(*conn))
             .map(|(conn, _)| *conn)
             .collect();
-        ended.into_iter().for_each(|conn| self.close(conn, at));
+        for conn in ended {
+            self.close(conn, at, false);
+        }
     }
 
-    /// Servers at this moment, ordered by engine and pid.
-    pub fn snapshot(&self) -> Vec<InstanceSnapshot> {
+    /// Servers at this moment, ordered by engine and pid. `followed` are the sessions that the kernel knows: slot, connection, and what they do
+    /// where the kernel can tell.
+    pub fn snapshot(&self, followed: &[(u32, u64, Option<SessionState>)]) -> Vec<InstanceSnapshot> {
         let mut states: HashMap<u32, Vec<_>> = HashMap::new();
-        for connection in self.connections.values() {
-            states.entry(connection.slot).or_default().push(connection.machine.state());
+        for (slot, conn, state) in followed {
+            let state = state.unwrap_or_else(|| {
+                self.connections.get(conn).map_or(SessionState::Unknown, |connection| connection.machine.state())
+            });
+            states.entry(*slot).or_default().push(state);
         }
         let mut snapshots: Vec<InstanceSnapshot> = self
             .servers
@@ -239,27 +363,129 @@ impl Aggregator {
     }
 }
 
-/// Counts what a machine had to say; whether its session turned out to be encrypted.
-fn absorb(
-    events: &mut Vec<Event>,
-    connection: &mut Connection,
-    server: &mut Server,
-    normaliser: &mut Normaliser,
-) -> bool {
-    let mut encrypted = false;
-    for event in events.drain(..) {
-        match event {
-            Event::Statement(statement) => {
-                let names = connection.names();
-                let principal = server.principal(&names, &mut connection.principal);
-                server.count(principal, &statement, normaliser);
-            }
-            Event::Transaction(_) => {}
-            Event::Anomaly(anomaly) => {
-                server.lose(anomaly.name(), 1);
-                encrypted |= anomaly == Anomaly::Encrypted;
+/// An execution that the kernel counted and found worth a look.
+#[derive(Clone, Copy, Debug)]
+pub struct RawOutlier {
+    /// Whose session.
+    pub group: u64,
+    /// Hash of its text.
+    pub hash: u64,
+    /// When its request was complete.
+    pub begin: Timestamp,
+    /// When its completion was written.
+    pub end: Timestamp,
+    /// How it ended.
+    pub ending: crate::model::Ending,
+    /// Rows sent and changed.
+    pub rows: u64,
+}
+
+/// What it takes to make statistics out of events.
+struct Work<'a> {
+    server: &'a mut Server,
+    normaliser: &'a mut Normaliser,
+    advice: &'a mut Vec<Advice>,
+    text_hash: TextHash,
+}
+
+impl Work<'_> {
+    /// Learns what text a hash stands for, if the request tells. Whether more is to be learnt from the statement that it makes.
+    fn request(&mut self, request: Request, bytes: &[u8]) -> bool {
+        let engine = self.server.instance.engine;
+        let (hash, row) = match request {
+            Request::Executes { hash, row } => (hash, Some(row)),
+            Request::Prepares { hash } => (hash, None),
+            Request::Nameless { .. } => return true,
+        };
+        if !self.server.knows(hash)
+            && let Some(text) = wire::request_text(engine, bytes)
+        {
+            let digest = self.normaliser.digest(engine, text, false);
+            self.server.learn(hash, Arc::new(digest));
+        }
+        match row {
+            Some(row) if self.server.knows(hash) => self.instruct(hash, row),
+            Some(_) => return true,
+            None => {}
+        }
+        false
+    }
+
+    fn instruct(&mut self, hash: u64, row: u32) {
+        let policy = self.server.policy(hash);
+        self.advice.push(Advice::Instruct { row, hash, policy });
+    }
+
+    /// Counts what a machine had to say.
+    fn absorb(&mut self, events: &mut Vec<Event>, connection: &mut Connection) {
+        for event in events.drain(..) {
+            match event {
+                Event::Statement(statement) => self.statement(&statement, connection),
+                // The kernel counts them.
+                Event::Transaction(_) => {}
+                Event::Anomaly(anomaly) => {
+                    self.server.lose(anomaly.name(), 1);
+                    if anomaly == Anomaly::Encrypted {
+                        self.advice.push(Advice::SeekBoundary(connection.slot));
+                    }
+                }
             }
         }
     }
-    encrypted
+
+    fn statement(&mut self, statement: &Statement, connection: &mut Connection) {
+        if let Some(request) = connection.request.take() {
+            self.learn_from(statement, request);
+        }
+        if connection.counted {
+            return;
+        }
+        let names = connection.names();
+        let principal = self.server.principal(&names, &mut connection.principal);
+        self.server.count(principal, statement, self.normaliser);
+    }
+
+    /// The request executed a prepared statement of whose text nothing is known but what the machine remembers.
+    fn learn_from(&mut self, statement: &Statement, request: Request) {
+        let engine = self.server.instance.engine;
+        let text = match &statement.text {
+            Text::Known(text) if !text.truncated() => Some(text),
+            _ => None,
+        };
+        let hash = text.and_then(|text| (self.text_hash)(engine, text.raw()));
+        match request {
+            Request::Nameless { name } if hash.is_some() || text.is_none() => {
+                if let (Some(text), Some(hash)) = (text, hash) {
+                    self.learn(hash, text);
+                }
+                self.advice.push(Advice::Name { name, hash });
+            }
+            Request::Executes { hash: wanted, row } => {
+                // What the machine remembers of a name may be out of date.
+                if let Some(text) = text.filter(|_| hash == Some(wanted)) {
+                    self.learn(wanted, text);
+                }
+                self.instruct(wanted, row);
+            }
+            _ => {}
+        }
+    }
+
+    fn learn(&mut self, hash: u64, text: &StatementText) {
+        let engine = self.server.instance.engine;
+        let normaliser = &mut *self.normaliser;
+        let digest = text.digest(|text| Arc::new(normaliser.digest(engine, text.raw(), text.truncated())));
+        self.server.learn(hash, Arc::clone(digest));
+    }
+
+    /// Keeps the kernel's idea of whose session it is in step with what its start and its statements say.
+    fn group(&mut self, chunk: &Chunk, connection: &Connection) {
+        let names = connection.names();
+        if names.user.is_none() && names.database.is_none() {
+            return;
+        }
+        if let Some(group) = self.server.group(chunk.group, names) {
+            self.advice.push(Advice::Regroup { session: chunk.session, conn: chunk.conn, group });
+        }
+    }
 }

@@ -1,16 +1,28 @@
 //! The statistics of one server.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use hashbrown::HashMap;
 
 use crate::{
     model::{
-        ByCode, Digest, Instance, InstanceSnapshot, Kind, SessionCounts, SessionState, Statement, StatementSnapshot,
-        StatementStats, Status, Text, WireState,
+        ByCode, Counted, Digest, Ending, Instance, InstanceSnapshot, Kind, Outlier, Policy, SessionCounts,
+        SessionState, Statement, StatementSnapshot, StatementStats, Status, Subject, Text, TransactionStats, WireState,
     },
     sql::Normaliser,
 };
+
+/// Outliers kept; the oldest makes room.
+const MAX_OUTLIERS: usize = 64;
+/// Hashes remembered for each row that may exist: the same statement in several spellings, or with lists of several lengths.
+const HASHES_PER_ROW: usize = 4;
+/// How often [`Server::settle`] leaves a count alone whose text has not been seen.
+const PATIENCE: u32 = 3;
+/// Numbers of groups that are given here have this bit; the kernel's own have the highest, and a server's slot is below both.
+const GIVEN: u64 = 1 << 62;
 
 /// `AF_UNIX`, include/linux/socket.h.
 const AF_UNIX: u16 = 1;
@@ -48,6 +60,15 @@ pub(super) struct Server {
     connects: u64,
     connect_failures: ByCode<u64>,
     losses: BTreeMap<&'static str, u64>,
+    /// What the kernel's hashes stand for.
+    texts: HashMap<u64, Arc<Digest>>,
+    /// Whose sessions the kernel's groups are.
+    groups: HashMap<u64, Names>,
+    given: u64,
+    /// What the kernel counted of texts that have not been seen yet, by principal and hash, and for how long they are waited for.
+    waiting: HashMap<(u32, u64), (u32, StatementStats)>,
+    transactions: TransactionStats,
+    outliers: VecDeque<Outlier>,
     unknown: Arc<Digest>,
     command: Arc<Digest>,
     other: Arc<Digest>,
@@ -68,6 +89,12 @@ impl Server {
             connects: 0,
             connect_failures: ByCode::default(),
             losses: BTreeMap::new(),
+            texts: HashMap::new(),
+            groups: HashMap::new(),
+            given: GIVEN,
+            waiting: HashMap::new(),
+            transactions: TransactionStats::default(),
+            outliers: VecDeque::new(),
             unknown: Arc::new(Digest::unknown()),
             command: Arc::new(Digest::command()),
             other: Arc::new(Digest::other()),
@@ -93,7 +120,13 @@ impl Server {
         {
             return principal.number;
         }
-        let number = match self.principal_numbers.get(names) {
+        let number = self.number(names);
+        *known = Some(Principal { number, names: names.clone() });
+        number
+    }
+
+    fn number(&mut self, names: &Names) -> u32 {
+        match self.principal_numbers.get(names) {
             Some(number) => *number,
             // Numbers are as bounded as rows: a server with more users than rows ends in `_other` all the same.
             None if self.principals.len() >= self.max_rows => u32::MAX,
@@ -103,9 +136,124 @@ impl Server {
                 self.principal_numbers.insert(names.clone(), number);
                 number
             }
+        }
+    }
+
+    /// Whether it is known what text `hash` stands for.
+    pub(super) fn knows(&self, hash: u64) -> bool {
+        self.texts.contains_key(&hash)
+    }
+
+    /// `hash` stands for this statement.
+    pub(super) fn learn(&mut self, hash: u64, digest: Arc<Digest>) {
+        if self.texts.len() >= self.max_rows * HASHES_PER_ROW && !self.texts.contains_key(&hash) {
+            return self.lose("texts_full", 1);
+        }
+        self.texts.insert(hash, Arc::clone(&digest));
+        let keys: Vec<(u32, u64)> = self.waiting.keys().filter(|(_, waiting)| *waiting == hash).copied().collect();
+        for key in keys {
+            if let Some((_, stats)) = self.waiting.remove(&key) {
+                self.row(key.0, Arc::clone(&digest)).merge(&stats);
+            }
+        }
+    }
+
+    /// What the kernel should do with executions of the text of `hash` besides counting them.
+    pub(super) fn policy(&self, hash: u64) -> Policy {
+        /// Statements that change what is known of a session: its database, its user, its names.
+        const SESSION: [&str; 5] = ["USE", "RESET", "DISCARD", "DEALLOCATE", "PREPARE"];
+        let Some(digest) = self.texts.get(&hash) else { return Policy::Count };
+        let operation = digest.operation.as_deref().unwrap_or_default();
+        let is = |word: &str| operation.eq_ignore_ascii_case(word);
+        let sets_identity = || {
+            let text = digest.text.to_ascii_uppercase();
+            ["AUTHORIZATION", "ROLE", "APPLICATION_NAME"].iter().any(|word| text.contains(word))
         };
-        *known = Some(Principal { number, names: names.clone() });
-        number
+        match SESSION.into_iter().any(is) || is("SET") && sets_identity() {
+            true => Policy::Record,
+            false => Policy::Count,
+        }
+    }
+
+    /// Sessions of the kernel's `group` are those of `names`; the right group if they are not.
+    pub(super) fn group(&mut self, group: u64, names: Names) -> Option<u64> {
+        match self.groups.get(&group) {
+            Some(known) if same(&known.database, &names.database) && same(&known.user, &names.user) => return None,
+            // A slot stands for sessions of which nothing is known.
+            None if group >= GIVEN && self.groups.len() < self.max_rows => {
+                self.groups.insert(group, names);
+                return None;
+            }
+            _ => {}
+        }
+        let given = self.groups.iter().find(|(group, known)| **group & !(GIVEN - 1) == GIVEN && **known == names);
+        if let Some((group, _)) = given {
+            return Some(*group);
+        }
+        if self.groups.len() >= self.max_rows {
+            self.lose("groups_full", 1);
+            return None;
+        }
+        self.given += 1;
+        self.groups.insert(self.given, names);
+        Some(self.given)
+    }
+
+    /// Takes up what the kernel counted.
+    pub(super) fn counted(&mut self, counted: &Counted<'_>) {
+        if let Subject::Transaction { rolled_back } = counted.subject {
+            let stats = &mut self.transactions;
+            let histogram = if rolled_back { &mut stats.rolled_back } else { &mut stats.committed };
+            histogram.add(counted.buckets, counted.total, counted.range);
+            stats.idle += counted.first_byte;
+            return;
+        }
+        let names = self.groups.get(&counted.group).cloned().unwrap_or_default();
+        let principal = self.number(&names);
+        let (digest, hash) = match counted.subject {
+            Subject::Text(hash) => (self.texts.get(&hash).map(Arc::clone), hash),
+            Subject::Other => (Some(Arc::clone(&self.other)), Digest::OTHER),
+            Subject::UnknownText | Subject::Transaction { .. } => (Some(Arc::clone(&self.unknown)), Digest::UNKNOWN),
+        };
+        let stats = match digest {
+            Some(digest) => self.row(principal, digest),
+            None if self.waiting.len() < self.max_rows => &mut self.waiting.entry((principal, hash)).or_default().1,
+            None => {
+                let unknown = Arc::clone(&self.unknown);
+                self.row(principal, unknown)
+            }
+        };
+        add(stats, counted);
+    }
+
+    /// Counts what has waited long enough for its text as unknown; everything, if this is the last time.
+    pub(super) fn settle(&mut self, last: bool) {
+        let given_up: Vec<(u32, u64)> = self
+            .waiting
+            .iter_mut()
+            .filter_map(|(key, (patience, _))| {
+                *patience += 1;
+                (last || *patience > PATIENCE).then_some(*key)
+            })
+            .collect();
+        for key in given_up {
+            if let Some((_, stats)) = self.waiting.remove(&key) {
+                let unknown = Arc::clone(&self.unknown);
+                self.row(key.0, unknown).merge(&stats);
+            }
+        }
+    }
+
+    /// Keeps an execution that failed or was slow.
+    pub(super) fn outlier(&mut self, raw: &super::RawOutlier) {
+        let Names { database, user } = self.groups.get(&raw.group).cloned().unwrap_or_default();
+        let digest = Arc::clone(self.texts.get(&raw.hash).unwrap_or(&self.unknown));
+        if self.outliers.len() >= MAX_OUTLIERS {
+            self.outliers.pop_front();
+        }
+        let duration = raw.end.since(raw.begin);
+        let (ending, rows) = (raw.ending, raw.rows);
+        self.outliers.push_back(Outlier { at: raw.end, duration, database, user, digest, ending, rows });
     }
 
     pub(super) fn count(&mut self, principal: u32, statement: &Statement, normaliser: &mut Normaliser) {
@@ -139,7 +287,7 @@ impl Server {
             (_, Status::Error | Status::Incomplete) => stats.failed.at(statement.code).record(statement.duration()),
         }
         if let Some(first) = statement.first_byte {
-            stats.first_byte.record(first.since(statement.start));
+            stats.first_byte.add(1, first.since(statement.start));
         }
         stats.rows_sent += statement.rows_sent.unwrap_or(0);
         stats.rows_affected += statement.rows_affected.unwrap_or(0);
@@ -205,10 +353,27 @@ impl Server {
             sessions: counts,
             connects: self.connects,
             connect_failures: self.connect_failures.clone(),
+            transactions: self.transactions.clone(),
+            outliers: self.outliers.iter().cloned().collect(),
             statements: statements.collect(),
             losses: self.losses.clone(),
         }
     }
+}
+
+/// Adds what the kernel counted.
+fn add(stats: &mut StatementStats, counted: &Counted<'_>) {
+    let histogram = match counted.ending {
+        Ending::Ok => &mut stats.ok,
+        Ending::Failed(code) => stats.failed.at(code),
+        Ending::Incomplete => stats.failed.at(None),
+    };
+    histogram.add(counted.buckets, counted.total, counted.range);
+    stats.first_byte.add(counted.count(), counted.first_byte);
+    stats.rows_sent += counted.rows_sent;
+    stats.rows_affected += counted.rows_affected;
+    stats.bytes_in += counted.bytes_in;
+    stats.bytes_out += counted.bytes_out;
 }
 
 fn same(a: &Option<Arc<str>>, b: &Option<Arc<str>>) -> bool {

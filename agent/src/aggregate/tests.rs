@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::*;
-use crate::model::{Engine, ServerKey, SessionCounts, StatementSnapshot};
+use crate::model::{Code, Ending, Engine, ServerKey, SessionCounts, StatementSnapshot, Subject};
 
 const SLOT: u32 = 3;
 const SERVER: u32 = 100;
@@ -41,12 +41,25 @@ impl Client {
         Client { conn: u64::from(number) + 1000, process: number, seq: 0, at: 0 }
     }
 
-    fn send(&mut self, to: &mut Aggregator, direction: Direction, bytes: &[u8]) -> Option<Advice> {
+    fn send(&mut self, to: &mut Aggregator, direction: Direction, bytes: &[u8]) -> Vec<Advice> {
         self.at += 1_000_000;
         let (slot, seq, at) = (SLOT, self.seq, Timestamp(self.at));
         self.seq += 1;
-        let chunk = Chunk { slot, conn: self.conn, process: self.process, family: 2, direction, at, seq };
-        to.data(&chunk, [(bytes, bytes.len())])
+        let chunk = Chunk {
+            slot,
+            conn: self.conn,
+            process: self.process,
+            family: 2,
+            direction,
+            at,
+            seq,
+            session: self.process,
+            group: u64::from(SLOT),
+            counted: false,
+            request: None,
+        };
+        to.data(&chunk, [(bytes, bytes.len())]);
+        to.advice().collect()
     }
 
     fn start(&mut self, to: &mut Aggregator, user: &str, database: &str) {
@@ -64,6 +77,10 @@ impl Client {
     }
 }
 
+fn no_hash(_: Engine, _: &[u8]) -> Option<u64> {
+    None
+}
+
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
 }
@@ -73,13 +90,14 @@ fn ready() -> Vec<u8> {
 }
 
 fn aggregator(max_statements: usize, max_sessions: usize) -> Aggregator {
-    let mut aggregator = Aggregator::new(Config { max_statements, max_sessions });
+    let mut aggregator = Aggregator::new(Config { max_statements, max_sessions }, no_hash);
     aggregator.add(SLOT, instance(), visible());
     aggregator
 }
 
 fn only(aggregator: &Aggregator) -> InstanceSnapshot {
-    let mut snapshots = aggregator.snapshot();
+    let sessions: Vec<_> = aggregator.connections.iter().map(|(conn, c)| (c.slot, *conn, None)).collect();
+    let mut snapshots = aggregator.snapshot(&sessions);
     assert_eq!(snapshots.len(), 1);
     snapshots.remove(0)
 }
@@ -214,8 +232,8 @@ fn encryption_asks_for_the_boundary() {
     let hello = [&[22, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3][..], &[7; 194]].concat();
     let mut advice = client.send(&mut aggregator, Direction::Request, &hello);
     let answer = [&[22, 3, 3, 0, 100, 2, 0, 0, 96, 3, 3][..], &[9; 94]].concat();
-    advice = advice.or(client.send(&mut aggregator, Direction::Response, &answer));
-    assert_eq!(advice, Some(Advice::SeekBoundary(SLOT)));
+    advice.extend(client.send(&mut aggregator, Direction::Response, &answer));
+    assert!(matches!(advice[..], [Advice::SeekBoundary(SLOT)]), "{advice:?}");
     assert_eq!(only(&aggregator).sessions.opaque, 1);
 }
 
@@ -227,8 +245,137 @@ fn sockets_that_are_gone_end_their_sessions() {
     }
     aggregator.reconcile(SLOT, &HashSet::from([1002]), Timestamp(1));
     assert_eq!(only(&aggregator).sessions.idle, 1);
-    aggregator.close(1002, Timestamp(2));
+    aggregator.close(1002, Timestamp(2), false);
     assert_eq!(only(&aggregator).sessions, SessionCounts::default());
     assert!(aggregator.remove(SLOT).is_some());
-    assert!(aggregator.snapshot().is_empty());
+    assert!(aggregator.snapshot(&[]).is_empty());
+}
+
+/// What the kernel counted under `hash` for sessions of `group`: one execution of a millisecond.
+fn counted(aggregator: &mut Aggregator, group: u64, subject: Subject, ending: Ending) {
+    let millisecond = Duration::from_millis(1);
+    let bucket = agent_ebpf::histogram::bucket(1_000_000);
+    aggregator.counted(&Counted {
+        slot: SLOT,
+        group,
+        subject,
+        ending,
+        buckets: &[(bucket, 1)],
+        total: millisecond,
+        range: (millisecond, millisecond),
+        first_byte: millisecond,
+        rows_sent: 1,
+        rows_affected: 0,
+        bytes_in: 30,
+        bytes_out: 40,
+    });
+}
+
+/// A session whose exchanges the kernel counts: its records say so.
+struct Counting(Client);
+
+impl Counting {
+    const GROUP: u64 = 1 << 63 | 5;
+
+    fn query(&mut self, to: &mut Aggregator, hash: u64, text: &str) -> Vec<Advice> {
+        let Client { conn, process, .. } = self.0;
+        let chunk = |client: &mut Client, direction, counted, request| {
+            client.at += 1_000_000;
+            client.seq += 1;
+            let (at, seq) = (Timestamp(client.at), client.seq - 1);
+            Chunk {
+                slot: SLOT,
+                conn,
+                process,
+                family: 2,
+                direction,
+                at,
+                seq,
+                session: 9,
+                group: Counting::GROUP,
+                counted,
+                request,
+            }
+        };
+        let request = message(b'Q', format!("{text}\0").as_bytes());
+        let executes = Some(Request::Executes { hash, row: 3 });
+        to.data(&chunk(&mut self.0, Direction::Request, false, executes), [(&request[..], request.len())]);
+        let response = [&message(b'C', b"SELECT 1\0")[..], &ready()].concat();
+        to.data(&chunk(&mut self.0, Direction::Response, true, None), [(&response[..], response.len())]);
+        to.advice().collect()
+    }
+}
+
+#[test]
+fn what_the_kernel_counts_gets_its_text_and_names_from_one_record() {
+    let mut aggregator = aggregator(100, 100);
+    let mut client = Client::new(1);
+    client.start(&mut aggregator, "app", "shop");
+    let mut client = Counting(client);
+    counted(&mut aggregator, Counting::GROUP, Subject::Text(77), Ending::Ok);
+    expect(&aggregator, &[]);
+    let advice = client.query(&mut aggregator, 77, "select 5");
+    let instruct = |advice: &Advice| matches!(advice, Advice::Instruct { row: 3, hash: 77, policy: Policy::Count });
+    assert!(advice.iter().any(instruct), "{advice:?}");
+    counted(&mut aggregator, Counting::GROUP, Subject::Text(77), Ending::Ok);
+    counted(&mut aggregator, Counting::GROUP, Subject::Text(77), Ending::Failed(Some(Code::Sqlstate(*b"57014"))));
+    // The recorded execution is among those that the kernel counted; what came before the names were known stays nameless.
+    expect(&aggregator, &[("-", "-", "select ?", 1), ("shop", "app", "select ?", 2)]);
+    let snapshot = only(&aggregator);
+    assert_eq!((snapshot.errors(), snapshot.statements[0].stats.rows_sent), (1, 1));
+}
+
+#[test]
+fn what_changes_the_session_is_always_recorded() {
+    let mut aggregator = aggregator(100, 100);
+    let mut client = Client::new(1);
+    client.start(&mut aggregator, "app", "shop");
+    let mut client = Counting(client);
+    for (text, policy) in [
+        ("set session authorization bob", Policy::Record),
+        ("set statement_timeout = 5", Policy::Count),
+        ("deallocate all", Policy::Record),
+        ("update t set a = 1", Policy::Count),
+    ] {
+        let hash = text.len() as u64;
+        let advice = client.query(&mut aggregator, hash, text);
+        let found = advice.iter().find_map(|advice| match advice {
+            Advice::Instruct { policy, .. } => Some(*policy),
+            _ => None,
+        });
+        assert_eq!(found, Some(policy), "{text}");
+    }
+}
+
+#[test]
+fn a_count_whose_text_never_comes_is_unknown_in_the_end() {
+    let mut aggregator = aggregator(100, 100);
+    counted(&mut aggregator, u64::from(SLOT), Subject::Text(78), Ending::Ok);
+    counted(&mut aggregator, u64::from(SLOT), Subject::UnknownText, Ending::Ok);
+    counted(&mut aggregator, u64::from(SLOT), Subject::Other, Ending::Ok);
+    counted(&mut aggregator, u64::from(SLOT), Subject::Transaction { rolled_back: true }, Ending::Ok);
+    expect(&aggregator, &[("-", "-", "<unknown>", 1), ("-", "-", "_other", 1)]);
+    aggregator.settle(true);
+    expect(&aggregator, &[("-", "-", "<unknown>", 2), ("-", "-", "_other", 1)]);
+    assert_eq!(only(&aggregator).transactions.rolled_back.count(), 1);
+}
+
+#[test]
+fn a_session_whose_names_change_is_moved_to_their_group() {
+    let mut aggregator = aggregator(100, 100);
+    let mut first = Client::new(1);
+    first.start(&mut aggregator, "app", "shop");
+    let mut first = Counting(first);
+    first.query(&mut aggregator, 77, "select 5");
+    // The same packet, as far as the kernel's hash can tell, but another user by now.
+    let mut second = Client::new(2);
+    second.start(&mut aggregator, "bob", "shop");
+    let mut second = Counting(second);
+    let advice = second.query(&mut aggregator, 77, "select 5");
+    let group = advice.iter().find_map(|advice| match advice {
+        Advice::Regroup { session: 9, conn: 1002, group } => Some(*group),
+        _ => None,
+    });
+    counted(&mut aggregator, group.unwrap(), Subject::Text(77), Ending::Ok);
+    expect(&aggregator, &[("shop", "bob", "select ?", 1)]);
 }

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::{Offsets, Target, framing, loss};
+use agent_ebpf::{Target, framing, loss, strategy};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
         BtfTracePoint, Program, ProgramError, UProbe, tp_btf::BtfTracePointLink, uprobe::UProbeLink,
         uprobe::UProbeScope,
@@ -20,7 +20,7 @@ use aya::{
 use aya_log::EbpfLogger;
 
 use super::{
-    Config, Features, Ring, Strategy,
+    Config, Counters, Features, Ring, Shared, Strategy,
     boundary::{self, Point},
     btf,
     features::verdict,
@@ -53,14 +53,6 @@ pub struct Refused {
     pub features: Features,
 }
 
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Shared<T: Copy>(T);
-// SAFETY: both are repr(C) structures of integers without padding, made to be shared with the kernel.
-unsafe impl aya::Pod for Shared<Target> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Shared<Offsets> {}
-
 /// Links of a set of hooks; dropping them detaches.
 enum Links {
     Tracepoints { _links: Vec<BtfTracePointLink> },
@@ -92,6 +84,9 @@ pub struct Control {
     ebpf: Ebpf,
     features: Features,
     targets: BpfHashMap<MapData, u32, Shared<Target>>,
+    ports: Array<MapData, u64>,
+    /// Words of `ports` that are not 0.
+    ports_set: BTreeSet<u32>,
     losses: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     _process: Vec<BtfTracePointLink>,
@@ -101,7 +96,7 @@ pub struct Control {
 
 impl Control {
     /// Loads the programs and follows process events from now on.
-    pub fn open(config: &Config) -> Result<(Control, Ring), Box<Refused>> {
+    pub fn open(config: &Config) -> Result<(Control, Ring, Counters), Box<Refused>> {
         let refused = |why: Verdict| {
             Box::new(Refused { error: Error::Load(why.reason().to_owned()), features: Features::all(&why) })
         };
@@ -114,6 +109,12 @@ impl Control {
             .btf(Some(&types))
             .override_global("OFFSETS", &Shared(offsets), true)
             .map_max_entries("RECORDS", config.ring_bytes)
+            .map_max_entries("ROWS", config.counted_statements)
+            .map_max_entries("FREE_ROWS", config.counted_statements)
+            .map_max_entries("ROW_OF_KEY", config.counted_statements)
+            .map_max_entries("SESSIONS", config.sessions)
+            .map_max_entries("FREE_SESSIONS", config.sessions)
+            .map_max_entries("SESSION_OF_INODE", config.sessions)
             .load(OBJECT)
             .map_err(|error: EbpfError| refused(verdict("loading the eBPF object", &error)))?;
 
@@ -168,13 +169,16 @@ impl Control {
             }
         }
         let maps = || -> Result<_, MapError> {
-            let missing = || MapError::InvalidName { name: "RECORDS, TARGETS or LOSSES".to_owned() };
+            let missing = || MapError::InvalidName { name: "RECORDS, TARGETS, PORTS or LOSSES".to_owned() };
             let records = RingBuf::try_from(ebpf.take_map("RECORDS").ok_or_else(missing)?)?;
             let targets = BpfHashMap::try_from(ebpf.take_map("TARGETS").ok_or_else(missing)?)?;
+            let ports = Array::try_from(ebpf.take_map("PORTS").ok_or_else(missing)?)?;
             let losses = PerCpuArray::try_from(ebpf.take_map("LOSSES").ok_or_else(missing)?)?;
-            Ok((records, targets, losses))
+            let mut counters = Counters::open(&mut ebpf, config.counted_statements, config.sessions)?;
+            counters.sample(config.record_one_in)?;
+            Ok((records, targets, ports, losses, counters))
         };
-        let (records, targets, losses) = {
+        let (records, targets, ports, losses, counters) = {
             let mut maps = maps;
             maps().map_err(|error| Box::new(Refused { error: Error::Map(error), features: features.clone() }))?
         };
@@ -183,13 +187,15 @@ impl Control {
             ebpf,
             features,
             targets,
+            ports,
+            ports_set: BTreeSet::new(),
             losses,
             log,
             _process: process,
             attached: HashMap::new(),
             watched: HashMap::new(),
         };
-        Ok((control, Ring::new(records)))
+        Ok((control, Ring::new(records), counters))
     }
 
     /// What works on this kernel.
@@ -240,16 +246,17 @@ impl Control {
         if let Err(error) = self.attach(slot, &plan) {
             return hidden(verdict(&format!("attaching {}", plan.strategy.name()), &error).reason().to_owned());
         }
+        self.watched.insert(slot, Watched { pid: instance.key.pid, target, place: plan.place });
+        self.listen();
         let pid = instance.key.pid;
         if let Err(error) = self.targets.insert(pid, Shared(target), 0) {
-            self.detach(slot, plan.place);
+            self.unwatch(slot);
             return hidden(format!("the kernel's table of watched processes refused it: {error}"));
         }
         for child in children() {
             // One that has ended meanwhile is not worth a word, and a full table shows on the next fork as well.
             let _ = self.targets.insert(child, Shared(target), 0);
         }
-        self.watched.insert(slot, Watched { pid, target, place: plan.place });
         plan.state
     }
 
@@ -257,8 +264,9 @@ impl Control {
     pub fn update(&mut self, slot: u32, instance: &Instance, children: impl FnOnce() -> Vec<u32>) {
         let Some(watched) = self.watched.get_mut(&slot) else { return };
         watched.target.ports = ports(instance);
-        let target = Shared(watched.target);
-        let _ = self.targets.insert(watched.pid, target, 0);
+        let (pid, target) = (watched.pid, Shared(watched.target));
+        self.listen();
+        let _ = self.targets.insert(pid, target, 0);
         for child in children() {
             let _ = self.targets.insert(child, target, 0);
         }
@@ -270,7 +278,22 @@ impl Control {
             // The kernel has removed it already if the process ended.
             let _ = self.targets.remove(&watched.pid);
             self.detach(slot, watched.place);
+            self.listen();
         }
+    }
+
+    /// Tells the programs at the sockets on which ports watched servers listen.
+    fn listen(&mut self) {
+        let mut words = BTreeMap::from_iter(self.ports_set.iter().map(|word| (*word, 0u64)));
+        let watched = self.watched.values().filter(|watched| watched.target.strategy == strategy::SOCKET);
+        for port in watched.flat_map(|watched| watched.target.ports).filter(|port| *port != 0) {
+            *words.entry(u32::from(port >> 6)).or_default() |= 1 << (port & 63);
+        }
+        for (word, bits) in &words {
+            // Within the array's bounds; a failure would show as a server without sessions.
+            let _ = self.ports.set(*word, bits, 0);
+        }
+        self.ports_set = words.into_iter().filter(|(_, bits)| *bits != 0).map(|(word, _)| word).collect();
     }
 
     fn attach(&mut self, slot: u32, plan: &Plan) -> Result<(), ProgramError> {
@@ -480,7 +503,7 @@ mod tests {
     #[test]
     #[ignore = "needs root and eBPF; run by cargo xtask test"]
     fn every_program_loads_or_says_why() {
-        let (control, _ring) =
+        let (control, _ring, _counters) =
             Control::open(&Config::default()).map_err(|refused| refused.error).expect("programs load");
         for (name, verdict) in control.features().rows() {
             assert!(!matches!(verdict, Verdict::Broken(_)), "{name}: {}", verdict.reason());

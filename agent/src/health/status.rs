@@ -292,7 +292,7 @@ fn statement(row: &StatementSnapshot) -> Statement {
         p50_us: micros(durations.quantile(0.5)),
         p99_us: micros(durations.quantile(0.99)),
         max_us: micros(durations.max()),
-        first_byte_mean_us: micros(stats.first_byte.mean()),
+        first_byte_mean_us: micros(stats.first_byte.get()),
         estimated: stats.estimated,
         truncated: stats.truncated,
     }

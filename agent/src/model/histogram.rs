@@ -27,6 +27,20 @@ impl Histogram {
         self.sum_nanos += u128::from(nanos);
     }
 
+    /// Adds durations that were counted elsewhere: how many by bucket, their sum, and the shortest and longest of them.
+    pub fn add(&mut self, buckets: &[(usize, u64)], sum: Duration, (shortest, longest): (Duration, Duration)) {
+        let count: u64 = buckets.iter().map(|(_, count)| count).sum();
+        if count == 0 {
+            return;
+        }
+        buckets.iter().for_each(|(index, count)| self.add_bucket((*index).min(BUCKETS - 1), *count));
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.min_nanos = if self.count == 0 { nanos(shortest) } else { self.min_nanos.min(nanos(shortest)) };
+        self.max_nanos = self.max_nanos.max(nanos(longest));
+        self.count += count;
+        self.sum_nanos += sum.as_nanos();
+    }
+
     fn add_bucket(&mut self, index: usize, count: u64) {
         if self.counts.is_empty() {
             self.first = index;

@@ -1,6 +1,7 @@
 //! What flows through the agent. Plain data: imports nothing of ours but the kernel contract's histogram.
 
 pub mod by_code;
+pub mod counted;
 pub mod digest;
 pub mod duration;
 pub mod histogram;
@@ -19,6 +20,7 @@ pub mod transaction;
 pub mod verdict;
 
 pub use by_code::ByCode;
+pub use counted::{Counted, Ending, Policy, Subject};
 pub use digest::Digest;
 pub use duration::HumanDuration;
 pub use histogram::Histogram;
@@ -28,7 +30,8 @@ pub use problem::Problem;
 pub use secret::Secret;
 pub use session::{SessionInfo, SessionState};
 pub use snapshot::{
-    AgentStats, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, StatementStats, WireState,
+    AgentStats, InstanceSnapshot, Mean, Outlier, SessionCounts, Snapshot, StatementSnapshot, StatementStats,
+    TransactionStats, WireState,
 };
 pub use statement::{Code, Kind, Statement, StatementText, Status, Text};
 pub use time::Timestamp;

@@ -8,7 +8,43 @@ use std::{
 
 use serde::Serialize;
 
-use super::{ByCode, Digest, Histogram, Instance, Verdict};
+use super::{ByCode, Digest, Ending, Histogram, Instance, Timestamp, Verdict};
+
+/// A sum of durations of which only the mean is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mean {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum: Duration,
+}
+
+impl Mean {
+    /// Adds `count` durations whose sum is `sum`.
+    pub fn add(&mut self, count: u64, sum: Duration) {
+        self.count += count;
+        self.sum = self.sum.saturating_add(sum);
+    }
+
+    /// The mean; zero if there is none.
+    pub fn get(&self) -> Duration {
+        match self.count {
+            0 => Duration::ZERO,
+            count => Duration::from_nanos((self.sum.as_nanos() / u128::from(count)) as u64),
+        }
+    }
+}
+
+/// Transactions of one server that lasted longer than a statement.
+#[derive(Clone, Debug, Default)]
+pub struct TransactionStats {
+    /// Those that were committed, by duration.
+    pub committed: Histogram,
+    /// Those that were rolled back.
+    pub rolled_back: Histogram,
+    /// Time within them that the server waited for its client.
+    pub idle: Duration,
+}
 
 /// Statistics of one (instance, database, user, fingerprint), cumulative since the agent found it.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +53,8 @@ pub struct StatementStats {
     pub ok: Histogram,
     /// Durations of executions that failed, by error code.
     pub failed: ByCode<Histogram>,
-    /// Time to the first byte of the response.
-    pub first_byte: Histogram,
+    /// Time to the first byte of the response, of executions that had one.
+    pub first_byte: Mean,
     /// Rows sent to clients.
     pub rows_sent: u64,
     /// Rows inserted, updated or deleted.
@@ -60,7 +96,7 @@ impl StatementStats {
         self.ok.merge(&other.ok);
         other.failed.iter().for_each(|(code, histogram)| self.failed.at(*code).merge(histogram));
         other.failed_prepares.iter().for_each(|(code, count)| *self.failed_prepares.at(*code) += count);
-        self.first_byte.merge(&other.first_byte);
+        self.first_byte.add(other.first_byte.count, other.first_byte.sum);
         self.rows_sent += other.rows_sent;
         self.rows_affected += other.rows_affected;
         self.bytes_in += other.bytes_in;
@@ -81,6 +117,25 @@ impl StatementStats {
         self.failed.values().for_each(|histogram| all.merge(histogram));
         all
     }
+}
+
+/// One execution that was worth a look.
+#[derive(Clone, Debug)]
+pub struct Outlier {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// Whose session: database, user.
+    pub database: Option<Arc<str>>,
+    /// User.
+    pub user: Option<Arc<str>>,
+    /// The normalised statement.
+    pub digest: Arc<Digest>,
+    /// How it ended.
+    pub ending: Ending,
+    /// Rows sent and changed.
+    pub rows: u64,
 }
 
 /// One row of statistics.
@@ -141,6 +196,10 @@ pub struct InstanceSnapshot {
     pub connects: u64,
     /// Connection attempts refused, by error code.
     pub connect_failures: ByCode<u64>,
+    /// Transactions that have ended.
+    pub transactions: TransactionStats,
+    /// Executions that failed or were slow, the latest last.
+    pub outliers: Vec<Outlier>,
     /// Statements, in no order.
     pub statements: Vec<StatementSnapshot>,
     /// Losses that hit this server's sessions, by cause: never silently dropped.

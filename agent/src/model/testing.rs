@@ -40,7 +40,7 @@ pub(crate) fn busy_statement() -> StatementSnapshot {
     let code = Some(Code::Sqlstate(*b"42P01"));
     [3, 5].into_iter().for_each(|millis| stats.failed.at(code).record(Duration::from_millis(millis)));
     stats.failed.at(None).record(Duration::from_secs(2));
-    stats.first_byte.record(Duration::from_micros(400));
+    stats.first_byte.add(1, Duration::from_micros(400));
     (stats.rows_sent, stats.rows_affected, stats.bytes_in, stats.bytes_out) = (300, 7, 1_000, 50_000);
     (stats.prepares, stats.estimated, stats.truncated) = (4, 2, 1);
     row
@@ -71,6 +71,8 @@ pub(crate) fn server() -> InstanceSnapshot {
             *failures.at(None) += 1;
             failures
         },
+        transactions: super::TransactionStats::default(),
+        outliers: Vec::new(),
         statements: Vec::new(),
         losses: BTreeMap::from([("desynchronised", 6)]),
     }

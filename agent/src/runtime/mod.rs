@@ -106,14 +106,15 @@ pub struct Snapshots {
 impl Runtime {
     /// Loads the programs and starts the threads. Servers that run already are found within the first moments.
     pub fn start(config: &Config) -> Result<Runtime, Error> {
-        let (control, ring) = Control::open(&config.capture).map_err(|refused| refused.error)?;
+        let (control, ring, counters) = Control::open(&config.capture).map_err(|refused| refused.error)?;
         let features = control.features().clone();
         let rescan = Rescan::default();
         let (commands, command_queue) = mpsc::sync_channel(QUEUE);
         let (requests, request_queue) = mpsc::sync_channel(QUEUE);
         let pipeline = Pipeline {
             ring,
-            aggregator: Aggregator::new(config.aggregate.clone()),
+            counters,
+            aggregator: Aggregator::new(config.aggregate.clone(), capture::text_hash),
             commands: command_queue,
             requests: requests.clone(),
             rescan: rescan.clone(),

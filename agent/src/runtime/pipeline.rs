@@ -1,4 +1,4 @@
-//! The pipeline thread: drains the ring buffer into the aggregation and answers for its state.
+//! The pipeline thread: drains the ring buffer and the kernel's counters into the aggregation and answers for its state.
 
 use std::{
     sync::{
@@ -14,8 +14,8 @@ use tracing::{error, warn};
 
 use super::{Rescan, servers::Request};
 use crate::{
-    aggregate::{Advice, Aggregator, Chunk},
-    capture::{Record, Ring, direction, kind, segments},
+    aggregate::{self, Advice, Aggregator, Chunk, RawOutlier},
+    capture::{self, Counters, Outlier, Record, RecordHeader, Ring, direction, flags, kind, segments},
     model::{Instance, InstanceSnapshot, Timestamp, WireState},
     wire::Direction,
 };
@@ -24,6 +24,10 @@ use crate::{
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes found at one look above which the next one comes sooner, below which later.
 const BUSY_BYTES: usize = 256 << 10;
+/// How often the kernel's counters are emptied at least: its buckets hold 32 bits.
+const TAKE: Duration = Duration::from_secs(1);
+/// So many times less often it is checked whether the processes of all sessions are still there.
+const THOROUGH: u32 = 30;
 /// Records handled between two looks at the commands.
 const BATCH: usize = 16_384;
 /// How long a server that is gone stays in snapshots, so that its last numbers are exported.
@@ -73,6 +77,7 @@ pub(super) enum Notice {
 
 pub(super) struct Pipeline {
     pub(super) ring: Ring,
+    pub(super) counters: Counters,
     pub(super) aggregator: Aggregator,
     pub(super) commands: Receiver<Command>,
     pub(super) requests: SyncSender<Request>,
@@ -83,21 +88,28 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// Runs until it is told to finish, or nobody is left who could tell it.
     pub(super) fn run(self) {
-        let Pipeline { longest_pause, mut ring, aggregator, commands, requests, rescan } = self;
+        let Pipeline { longest_pause, mut ring, counters, aggregator, commands, requests, rescan } = self;
         ring.prefer_this_thread();
-        let mut state =
-            State { aggregator, departed: Vec::new(), now: Timestamp::default(), records: 0, undecodable: 0 };
+        let mut state = State {
+            aggregator,
+            counters,
+            departed: Vec::new(),
+            now: Timestamp::default(),
+            records: 0,
+            undecodable: 0,
+            taken: Instant::now(),
+            looks: 0,
+        };
         let mut finish: Option<oneshot::Sender<Answer>> = None;
         let mut pause = longest_pause;
         loop {
             let began = Instant::now();
             let (count, bytes) = ring.drain(BATCH, |record| {
-                let notice = state.record(&record, &commands);
-                if let Some(notice) = notice
-                    && requests.try_send(Request::Notice(notice)).is_err()
-                {
-                    rescan.request();
-                }
+                state.record(&record, &commands, |notice| {
+                    if requests.try_send(Request::Notice(notice)).is_err() {
+                        rescan.request();
+                    }
+                });
             });
             if ring.undecodable > 0 && state.undecodable == 0 {
                 error!("records of an unknown form in the ring buffer: the eBPF programs are of another build");
@@ -107,9 +119,14 @@ impl Pipeline {
             if count == 0
                 && let Some(reply) = finish.take()
             {
+                state.take();
+                state.aggregator.settle(true);
                 // Whoever asked may have gone away meanwhile.
                 let _ = reply.send(state.answer());
                 return;
+            }
+            if state.taken.elapsed() >= TAKE {
+                state.look();
             }
             pause = match bytes {
                 0 => longest_pause.min(pause * 2),
@@ -133,16 +150,21 @@ impl Pipeline {
 
 struct State {
     aggregator: Aggregator,
+    counters: Counters,
     /// Servers that are gone, with their last numbers.
     departed: Vec<(Instant, InstanceSnapshot)>,
     /// The newest record's time.
     now: Timestamp,
     records: u64,
     undecodable: u64,
+    /// When the counters were emptied.
+    taken: Instant,
+    /// How often.
+    looks: u32,
 }
 
 impl State {
-    fn record(&mut self, record: &Record<'_>, commands: &Receiver<Command>) -> Option<Notice> {
+    fn record(&mut self, record: &Record<'_>, commands: &Receiver<Command>, mut notify: impl FnMut(Notice)) {
         let header = &record.header;
         self.now = Timestamp(header.at);
         match header.kind {
@@ -153,34 +175,68 @@ impl State {
                         self.obey(command);
                     }
                 }
-                let chunk = Chunk {
-                    slot: header.target,
-                    conn: header.conn,
-                    process: header.tgid,
-                    family: header.family,
-                    direction: match header.direction {
-                        direction::REQUEST => Direction::Request,
-                        _ => Direction::Response,
-                    },
-                    at: self.now,
-                    seq: header.seq,
-                };
-                let advice = match header.kind {
+                let chunk = chunk(header);
+                match header.kind {
                     kind::ELIDED => self.aggregator.data(&chunk, segments(record.payload)),
                     _ => self.aggregator.data(&chunk, [(record.payload, header.true_len as usize)]),
-                };
-                advice.map(|Advice::SeekBoundary(slot)| Notice::Encrypted(slot))
+                }
+                self.heed(notify);
+            }
+            kind::OUTLIER => {
+                if let Some(outlier) = Outlier::read(record.payload) {
+                    let raw = RawOutlier {
+                        group: header.group,
+                        hash: header.hash,
+                        begin: Timestamp(outlier.begin),
+                        end: Timestamp(outlier.end),
+                        ending: capture::ending(&outlier, self.aggregator.is_postgresql(header.target)),
+                        rows: outlier.rows_sent + outlier.rows_affected,
+                    };
+                    self.aggregator.outlier(header.target, &raw);
+                }
             }
             kind::CLOSE => {
-                self.aggregator.close(header.conn, self.now);
-                None
+                self.aggregator.close(header.conn, self.now, header.flags & flags::COUNTED != 0);
+                self.counters.end(header.session, header.conn);
             }
             kind::EXIT => {
-                self.aggregator.exit(header.tgid, self.now);
-                Some(Notice::Ended(header.tgid))
+                if let Some((conn, session)) = self.aggregator.exit(header.tgid, self.now) {
+                    self.counters.end(session, conn);
+                }
+                notify(Notice::Ended(header.tgid));
             }
-            _ => Some(Notice::Started(header.tgid)),
+            _ => notify(Notice::Started(header.tgid)),
         }
+    }
+
+    /// Does what the aggregation advises.
+    fn heed(&mut self, mut notify: impl FnMut(Notice)) {
+        for advice in self.aggregator.advice() {
+            match advice {
+                Advice::SeekBoundary(slot) => notify(Notice::Encrypted(slot)),
+                Advice::Instruct { row, hash, policy } => self.counters.instruct(row, hash, policy),
+                Advice::Name { name, hash } => self.counters.name(name, hash),
+                Advice::Regroup { session, conn, group } => self.counters.regroup(session, conn, group),
+            }
+        }
+    }
+
+    /// Empties the kernel's counters.
+    fn take(&mut self) {
+        // Two borrows: what is counted goes to the aggregation, which also knows the engines.
+        let State { aggregator, counters, .. } = self;
+        let aggregator = std::cell::RefCell::new(aggregator);
+        counters
+            .take(|slot| aggregator.borrow().is_postgresql(slot), |counted| aggregator.borrow_mut().counted(counted));
+        self.taken = Instant::now();
+    }
+
+    /// What is done once in a while.
+    fn look(&mut self) {
+        self.take();
+        self.aggregator.settle(false);
+        self.counters.sweep(self.looks.is_multiple_of(THOROUGH), |_| false);
+        self.looks = self.looks.wrapping_add(1);
     }
 
     fn obey(&mut self, command: Command) {
@@ -188,8 +244,14 @@ impl State {
             Command::Add { slot, instance, wire } => self.aggregator.add(slot, instance, wire),
             Command::Update { slot, instance } => self.aggregator.update(slot, instance),
             Command::Serves { process, user, database } => self.aggregator.serves(process, user, database),
-            Command::Rewire { slot, wire } => self.aggregator.rewire(slot, wire),
+            Command::Rewire { slot, wire } => {
+                self.aggregator.rewire(slot, wire);
+                self.counters.sweep(false, |session| session.slot == slot);
+            }
             Command::Remove { slot } => {
+                self.take();
+                self.aggregator.settle(false);
+                self.counters.sweep(false, |session| session.slot == slot);
                 if let Some(mut snapshot) = self.aggregator.remove(slot) {
                     let reason = "the server has ended".to_owned();
                     snapshot.wire = WireState { state: "gone", strategy: "none", reason };
@@ -200,17 +262,48 @@ impl State {
                     self.departed.push((Instant::now(), snapshot));
                 }
             }
-            Command::Reconcile { slot, open } => self.aggregator.reconcile(slot, &open, self.now),
+            Command::Reconcile { slot, open } => {
+                self.aggregator.reconcile(slot, &open, self.now);
+                self.counters.sweep(false, |session| session.slot == slot && !open.contains(&session.conn));
+            }
             Command::Snapshot(reply) | Command::Finish(reply) => {
+                self.take();
                 // Whoever asked may have gone away meanwhile.
                 let _ = reply.send(self.answer());
             }
         }
     }
 
-    fn answer(&self) -> Answer {
-        let mut instances = self.aggregator.snapshot();
+    fn answer(&mut self) -> Answer {
+        let sessions = self.counters.sessions();
+        let followed: Vec<_> = sessions.iter().map(|session| (session.slot, session.conn, session.state)).collect();
+        let mut instances = self.aggregator.snapshot(&followed);
         instances.extend(self.departed.iter().map(|(_, snapshot)| snapshot.clone()));
         Answer { instances, records: self.records, undecodable: self.undecodable }
+    }
+}
+
+fn chunk(header: &RecordHeader) -> Chunk {
+    let request = match header.flags {
+        flags if flags & flags::KEYED != 0 => Some(aggregate::Request::Executes { hash: header.hash, row: header.row }),
+        flags if flags & flags::NAMELESS != 0 => Some(aggregate::Request::Nameless { name: header.hash }),
+        _ if header.hash != 0 => Some(aggregate::Request::Prepares { hash: header.hash }),
+        _ => None,
+    };
+    Chunk {
+        slot: header.target,
+        conn: header.conn,
+        process: header.tgid,
+        family: header.family,
+        direction: match header.direction {
+            direction::REQUEST => Direction::Request,
+            _ => Direction::Response,
+        },
+        at: Timestamp(header.at),
+        seq: header.seq,
+        session: header.session,
+        group: header.group,
+        counted: header.flags & flags::COUNTED != 0,
+        request,
     }
 }

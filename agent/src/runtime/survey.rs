@@ -25,14 +25,14 @@ pub fn survey(config: &Config) -> Survey {
     let mut discovery = Discovery::new(config.discovery.clone());
     discovery.scan(Instant::now());
     let wire = |instance: &Arc<Instance>| match &control {
-        Ok((control, _)) => control.plan(instance),
+        Ok((control, _, _)) => control.plan(instance),
         Err(refused) => WireState { state: "hidden", strategy: "none", reason: refused.error.to_string() },
     };
     let mut servers: Vec<_> = discovery.instances().map(|instance| (Arc::clone(instance), wire(instance))).collect();
     servers.sort_by_key(|(instance, _)| (instance.engine, instance.key.pid));
     Survey {
         features: match &control {
-            Ok((control, _)) => control.features().clone(),
+            Ok((control, _, _)) => control.features().clone(),
             Err(refused) => refused.features.clone(),
         },
         servers,

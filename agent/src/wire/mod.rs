@@ -73,6 +73,14 @@ pub trait Machine: Send {
     fn state(&self) -> SessionState;
 }
 
+/// The text that a request executes or prepares, where its bytes hold one from the first message on; `None` also if its end is missing.
+pub fn request_text(engine: Engine, request: &[u8]) -> Option<&[u8]> {
+    match engine {
+        Engine::Postgresql => postgres::request_text(request),
+        Engine::Mysql | Engine::Mariadb => mysql::request_text(request),
+    }
+}
+
 /// A machine for a connection to `engine`. It tells by itself whether it sees the connection from its first byte (PostgreSQL: a start-up packet
 /// begins with a zero byte, which no later message does; MySQL: the greeting is the only response with sequence id 0) or starts in the
 /// middle and must find a provable boundary.

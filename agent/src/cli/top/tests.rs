@@ -64,6 +64,8 @@ fn instance(engine: Engine, port: u16, statements: Vec<StatementSnapshot>) -> In
         sessions: SessionCounts { active: 2, idle: 5, ..SessionCounts::default() },
         connects: 7,
         connect_failures: Default::default(),
+        transactions: Default::default(),
+        outliers: Vec::new(),
         statements,
         losses: BTreeMap::new(),
     }

@@ -54,6 +54,21 @@ enum Phase {
     Opaque(&'static str),
 }
 
+/// The text of a `COM_QUERY` or `COM_STMT_PREPARE` at the beginning of `request`, with or without the packet's header.
+pub(super) fn request_text(request: &[u8]) -> Option<&[u8]> {
+    let payload = match request {
+        [a, b, c, 0, payload @ ..] if u32::from_le_bytes([*a, *b, *c, 0]) as usize == payload.len() => payload,
+        payload => payload,
+    };
+    match payload {
+        // Query attributes, of which there are none.
+        [protocol::command::QUERY, 0, 1, text @ ..] => Some(text),
+        [protocol::command::QUERY, 0, ..] => None,
+        [protocol::command::QUERY | protocol::command::STMT_PREPARE, text @ ..] => Some(text),
+        _ => None,
+    }
+}
+
 /// Follows one connection.
 #[derive(Debug, Default)]
 pub struct Mysql {

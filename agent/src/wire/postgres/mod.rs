@@ -33,6 +33,20 @@ use session::{Fault, Session, transaction_state};
 use super::{Anomaly, Direction, Event, Machine};
 use crate::model::{SessionInfo, SessionState, Timestamp};
 
+/// The text of a `Query` or `Parse` at the beginning of `request`.
+pub(super) fn request_text(request: &[u8]) -> Option<&[u8]> {
+    let (kind, rest) = request.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let body = rest.get(..(u32::from_be_bytes(*length) as usize).checked_sub(4)?)?;
+    let until_zero = |bytes: &[u8]| memchr::memchr(0, bytes);
+    let text = match kind {
+        b'Q' => body,
+        b'P' => &body[until_zero(body)? + 1..],
+        _ => return None,
+    };
+    Some(&text[..until_zero(text)?])
+}
+
 /// Follows one connection.
 #[derive(Debug, Default)]
 pub struct Postgres {

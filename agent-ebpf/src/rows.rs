@@ -1,0 +1,188 @@
+//! Finding rows and adding to them.
+
+use agent_ebpf::{
+    Row, RowKey, Session, Shortcut, blind,
+    histogram::{BUCKETS, bucket_by},
+    row::reserved,
+};
+
+use crate::{
+    maps::{FREE_ROWS, ROW_OF_KEY, ROWS, SHORTCUTS, SHORTCUTS_LEN},
+    verifier::forget,
+};
+
+/// The row of `key`, made if there is none; the row of everything else of its group if there is no room; `None` if that does not fit either.
+#[inline(always)]
+pub(crate) fn find(key: &RowKey) -> Option<u32> {
+    match row_find(key.hash, key.group, u64::from(key.code) << 32 | u64::from(key.slot)) {
+        NONE => None,
+        row => Some(row as u32),
+    }
+}
+
+const NONE: u64 = u64::MAX;
+
+/// As [`find`], [`NONE`] for none.
+#[unsafe(no_mangle)]
+extern "C" fn row_find(hash: u64, group: u64, code_and_slot: u64) -> u64 {
+    let key = RowKey { hash, group, code: (code_and_slot >> 32) as u32, slot: code_and_slot as u32 };
+    let place = blind::fnv(key.hash, key.group ^ u64::from(key.code)) >> 40;
+    let Some(shortcut) = SHORTCUTS.get_ptr_mut(place as u32 & (SHORTCUTS_LEN - 1)) else { return NONE };
+    // SAFETY: the verifier proved it non-null; whatever index a torn read gives, its key decides.
+    let row = unsafe { (*shortcut).row };
+    if get(row, &key).is_some() {
+        return u64::from(row);
+    }
+    let Some(row) = search(&key) else { return NONE };
+    // SAFETY: as above.
+    unsafe { *shortcut = Shortcut { row, reserved: 0 } };
+    u64::from(row)
+}
+
+/// The row at `index`, if it still is that of `key`.
+#[inline(always)]
+pub(crate) fn get(index: u32, key: &RowKey) -> Option<*mut Row> {
+    let row = ROWS.get_ptr_mut(index)?;
+    // SAFETY: the verifier proved it non-null.
+    let found = unsafe { &(*row).key };
+    (found.hash == key.hash && found.group == key.group && found.code == key.code && found.slot == key.slot)
+        .then_some(row)
+}
+
+#[inline(always)]
+fn search(key: &RowKey) -> Option<u32> {
+    if let Some(row) = lookup(key) {
+        return Some(row);
+    }
+    if let Some(row) = make(key) {
+        return Some(row);
+    }
+    let other = RowKey { hash: reserved::OTHER, ..*key };
+    if let Some(row) = lookup(&other) {
+        return Some(row);
+    }
+    make(&other)
+}
+
+#[inline(always)]
+fn lookup(key: &RowKey) -> Option<u32> {
+    // SAFETY: copied at once.
+    unsafe { ROW_OF_KEY.get(key) }.copied()
+}
+
+#[inline(always)]
+fn make(key: &RowKey) -> Option<u32> {
+    /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
+    const NOEXIST: u64 = 1;
+    let index = FREE_ROWS.pop().ok()??;
+    let row = ROWS.get_ptr_mut(index)?;
+    // SAFETY: nobody else has this row: it came from the queue. Userspace left it zero.
+    unsafe { (*row).key = *key };
+    if ROW_OF_KEY.insert(key, index, NOEXIST).is_err() {
+        // Another processor was faster.
+        // SAFETY: as above.
+        unsafe { (*row).key = RowKey { hash: 0, group: 0, code: 0, slot: 0 } };
+        let _ = FREE_ROWS.push(index, 0);
+        return lookup(key);
+    }
+    Some(index)
+}
+
+/// Adds the execution whose amounts `session` holds to `row`.
+#[inline(always)]
+pub(crate) fn add(row: u32, session: &Session, nanos: u64) {
+    row_add(u64::from(row), session, nanos);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn row_add(row: u64, session: *const Session, nanos: u64) -> u64 {
+    let Some(row) = ROWS.get_ptr_mut(row as u32) else { return 0 };
+    if session.is_null() {
+        return 0;
+    }
+    // SAFETY: the verifier proved both non-null; all counters are only changed atomically.
+    unsafe {
+        let session = &*session;
+        plus(&raw mut (*row).nanos, nanos);
+        plus(&raw mut (*row).first_nanos, session.first - session.begin);
+        plus(&raw mut (*row).bytes_in, session.bytes_in);
+        plus(&raw mut (*row).bytes_out, session.bytes_out);
+        if session.rows_sent > 0 {
+            plus(&raw mut (*row).rows_sent, session.rows_sent);
+        }
+        if session.rows_affected > 0 {
+            plus(&raw mut (*row).rows_affected, session.rows_affected);
+        }
+        one_more(row, nanos);
+    }
+    0
+}
+
+/// Adds a transaction.
+#[inline(always)]
+pub(crate) fn add_transaction(key: &RowKey, nanos: u64, idle: u64) {
+    if let Some(row) = find(key) {
+        row_add_transaction(u64::from(row), nanos, idle);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn row_add_transaction(row: u64, nanos: u64, idle: u64) -> u64 {
+    let Some(row) = ROWS.get_ptr_mut(row as u32) else { return 0 };
+    // SAFETY: the verifier proved it non-null; all counters are only changed atomically.
+    unsafe {
+        plus(&raw mut (*row).nanos, nanos);
+        plus(&raw mut (*row).first_nanos, idle);
+        one_more(row, nanos);
+    }
+    0
+}
+
+/// Counts a duration.
+///
+/// # Safety
+/// `row` must be a row.
+#[inline(always)]
+unsafe fn one_more(row: *mut Row, nanos: u64) {
+    // SAFETY: by contract; the bucket is masked.
+    unsafe {
+        let at = bucket_by(nanos, |low| forget(low as u64, nanos) as usize) & (BUCKETS - 1);
+        let cell = (&raw mut (*row).buckets).cast::<u32>().add(at);
+        plus_one(cell);
+        if nanos > (*row).longest {
+            (*row).longest = nanos;
+        }
+        if !nanos > (*row).shortest_inverse {
+            (*row).shortest_inverse = !nanos;
+        }
+        (&raw mut (*row).dirty).write_volatile(1);
+    }
+}
+
+/// Adds atomically (`BPF_ATOMIC | BPF_DW`, `BPF_ADD`); Rust has no such operation for this target.
+///
+/// # Safety
+/// `counter` must point to a counter of a row.
+#[inline(always)]
+unsafe fn plus(counter: *mut u64, value: u64) {
+    // SAFETY: by contract.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({counter} + 0) += {value}", counter = in(reg) counter, value = in(reg) value);
+    }
+    let _ = (counter, value);
+}
+
+/// Adds one atomically (`BPF_ATOMIC | BPF_W`, `BPF_ADD`).
+///
+/// # Safety
+/// `counter` must point to a bucket of a row.
+#[inline(always)]
+unsafe fn plus_one(counter: *mut u32) {
+    // SAFETY: by contract.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
+    }
+    let _ = counter;
+}

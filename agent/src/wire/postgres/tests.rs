@@ -283,7 +283,7 @@ fn clear_text_behind_tls_is_followed() {
 #[test]
 fn replication_is_left_out() {
     let mut c = Connection::default();
-    c.send(&[startup("user\0tester\0replication\0database\0\0")]);
+    c.send(&[startup("user\0tester\0replication\0true\0\0")]);
     c.reply(&[message(b'R', &[b"\0\0\0\0"]), ready(b'I')]);
     c.send(&[query("IDENTIFY_SYSTEM")]);
     c.reply(&[complete("IDENTIFY_SYSTEM"), ready(b'I')]);
@@ -296,6 +296,104 @@ fn replication_is_left_out() {
     c.reply(&[message(b'W', &[b"\0\0\0"])]);
     assert_eq!(c.take(), ["replication"]);
     assert_eq!(c.machine.state(), SessionState::Opaque("replication"));
+}
+
+#[test]
+fn sql_of_a_logical_walsender_is_timed_until_its_stream_begins() {
+    let mut c = Connection::default();
+    c.send(&[startup("user\0tester\0database\0shop\0replication\0database\0\0")]);
+    c.reply(&[message(b'R', &[b"\0\0\0\0"]), ready(b'I')]);
+    c.send(&[query("SELECT 1")]);
+    c.reply(&[complete("SELECT 1"), ready(b'I')]);
+    c.send(&[query("START_REPLICATION SLOT s LOGICAL 0/0")]);
+    c.reply(&[message(b'W', &[b"\0\0\0"]), message(b'd', &[b"w"])]);
+    c.reply(&[message(b'd', &[b"w"])]);
+    c.close();
+    assert_eq!(c.take(), ["Connect 10..20", "Simple 30..40 SELECT 1", "replication"]);
+}
+
+#[test]
+fn encrypted_sessions_older_than_the_agent_are_recognised() {
+    let record = b"\x17\x03\x03\x00\x1dciphertext".to_vec();
+    let mut c = Connection::default();
+    c.send(std::slice::from_ref(&record));
+    assert!(c.out.is_empty(), "one direction alone proves nothing");
+    c.reply(std::slice::from_ref(&record));
+    c.send(std::slice::from_ref(&record));
+    c.reply(&[record]);
+    assert_eq!(c.take(), ["encrypted"]);
+    assert_eq!(c.machine.state(), SessionState::Opaque("tls"));
+    assert!(c.machine.info().encrypted);
+}
+
+#[test]
+fn direct_tls_seen_at_the_servers_boundary_is_not_opaque() {
+    let mut c = Connection::default();
+    c.data(Direction::Request, b"\x16\x03\x01\x00\x05hello", 0);
+    c.send(&[startup("user\0tester\0\0")]);
+    c.reply(&[message(b'R', &[b"\0\0\0\0"]), ready(b'I')]);
+    assert_eq!(c.take(), ["Connect 10..30"], "the peeked record is no ciphertext to report");
+    let info = c.machine.info();
+    assert!(info.encrypted && info.started == Some(Timestamp(10)));
+}
+
+#[test]
+fn encryption_that_is_refused_leaves_clear_text() {
+    let gss = [8u32.to_be_bytes(), (1234u32 << 16 | 5680).to_be_bytes()].concat();
+    let mut c = Connection::default();
+    for question in [gss, ssl_request()] {
+        c.send(&[question]);
+        c.data(Direction::Response, b"N", 0);
+    }
+    c.send(&[startup("user\0tester\0\0")]);
+    c.reply(&[message(b'R', &[b"\0\0\0\0"]), ready(b'I')]);
+    assert_eq!(c.take(), ["Connect 10..60"]);
+    assert!(!c.machine.info().encrypted);
+}
+
+#[test]
+fn transactions_are_told_with_their_time_and_end() {
+    let mut c = Connection::ready();
+    assert_eq!(c.machine.info().started, Some(Timestamp(10)));
+    for (text, tag, status) in [("BEGIN", "BEGIN", b'T'), ("SELECT 1", "SELECT 1", b'T'), ("COMMIT", "COMMIT", b'I')] {
+        c.send(&[query(text)]);
+        c.reply(&[complete(tag), ready(status)]);
+    }
+    let Some(Event::Transaction(transaction)) = c.out.pop() else { panic!("{:?}", c.out) };
+    assert_eq!((transaction.start, transaction.end), (Timestamp(40), Timestamp(80)));
+    assert_eq!((transaction.idle.as_nanos(), transaction.statements), (20, 2));
+    c.take();
+
+    // In one read with its COMMIT, and pipelined.
+    let unit = |text| [parse("", text), bind("", ""), execute("")].concat();
+    let reply = |tag| [empty(b'1'), empty(b'2'), complete(tag)].concat();
+    c.send(&[unit("BEGIN"), sync(), unit("SELECT 1"), unit("ROLLBACK"), sync()]);
+    c.reply(&[reply("BEGIN"), ready(b'T')]);
+    c.reply(&[reply("SELECT 1"), reply("ROLLBACK"), ready(b'I')]);
+    assert_eq!(c.take().pop().unwrap(), "RolledBack 100..110");
+
+    c.send(&[query("BEGIN")]);
+    c.reply(&[complete("BEGIN"), ready(b'T')]);
+    c.close();
+    assert_eq!(c.take().pop().unwrap(), "Abandoned 130..140");
+}
+
+#[test]
+fn a_transaction_is_not_told_across_a_loss() {
+    let mut c = Connection::ready();
+    let exchange = |c: &mut Connection, text: &str, status| {
+        c.send(&[query(text)]);
+        c.reply(&[complete(text), ready(status)]);
+    };
+    exchange(&mut c, "BEGIN", b'T');
+    c.gap();
+    exchange(&mut c, "SELECT 1", b'T');
+    exchange(&mut c, "COMMIT", b'I');
+    exchange(&mut c, "BEGIN", b'T');
+    exchange(&mut c, "COMMIT", b'I');
+    let transactions: Vec<_> =
+        c.out.iter().filter(|event| matches!(event, Event::Transaction(_))).map(summary).collect();
+    assert_eq!(transactions, ["Committed 100..120"]);
 }
 
 #[test]
@@ -614,7 +712,7 @@ fn asides_may_come_any_time() {
     assert_eq!(c.machine.state(), SessionState::IdleInFailedTransaction);
     c.reply(&[failed("57P01")]);
     c.close();
-    assert!(c.take().is_empty(), "the server ended an idle session: no statement failed");
+    assert_eq!(c.take(), ["Abandoned 60..80"], "the server ended an idle session: no statement failed");
 }
 
 #[test]

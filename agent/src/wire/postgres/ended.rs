@@ -62,11 +62,13 @@ impl Ended {
         true
     }
 
+    /// Whether there are some that cannot change any more.
+    pub(super) fn has_settled(&self) -> bool {
+        self.settled > 0
+    }
+
     /// Hands over those that cannot change any more.
     pub(super) fn take_settled(&mut self, take: impl FnMut(Statement)) {
-        if self.settled == 0 {
-            return;
-        }
         self.statements.drain(..std::mem::take(&mut self.settled)).for_each(take);
         if self.statements.is_empty() && self.statements.capacity() > KEEP_CAPACITY {
             self.statements = SmallVec::new();

@@ -301,7 +301,10 @@ impl Postgres {
                 out.push(Event::Anomaly(Anomaly::Resynchronised));
             }
         }
-        self.emit(out);
+        // A `Z` may end a transaction.
+        if fits || self.session.has_news() {
+            self.emit(out);
+        }
         Ok(())
     }
 

@@ -295,6 +295,11 @@ impl Prepared {
         Some(self.portals.remove(at).1)
     }
 
+    /// Whether a portal is open.
+    pub(super) fn has_portals(&self) -> bool {
+        self.unnamed_portal.is_some() || !self.portals.is_empty()
+    }
+
     /// Removes all portals, e.g. because the transaction ended.
     pub(super) fn take_portals(&mut self) -> impl Iterator<Item = Portal> + use<> {
         self.unnamed_portal.take().into_iter().chain(mem::take(&mut self.portals).into_iter().map(|(_, portal)| portal))

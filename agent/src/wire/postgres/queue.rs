@@ -109,19 +109,20 @@ impl Queue {
 
     /// An `Execute` of `portal` follows: the `Parse` that its `Bind` names, in the same unit, is part of it.
     fn mark_used(&mut self, portal: &[u8]) {
-        let mut wanted: Option<Name> = None;
-        for request in self.requests.iter_mut().rev().take(MAX_LOOK_BACK) {
-            match &mut request.step {
-                Step::Sync | Step::Flush | Step::Query(_) => return,
-                Step::Bind { portal: bound, statement } if wanted.is_none() && bound.as_slice() == portal => {
-                    wanted = Some(statement.clone());
-                }
-                Step::Parse { name, used, .. } if wanted.as_ref() == Some(name) => {
-                    *used = true;
-                    return;
-                }
-                _ => {}
+        let mut wanted: Option<&Name> = None;
+        let unit = self.requests.iter().enumerate().rev().take(MAX_LOOK_BACK);
+        let mut unit =
+            unit.take_while(|(_, request)| !matches!(request.step, Step::Sync | Step::Flush | Step::Query(_)));
+        let parse = unit.find_map(|(at, request)| match &request.step {
+            Step::Bind { portal: bound, statement } if wanted.is_none() && bound.as_slice() == portal => {
+                wanted = Some(statement);
+                None
             }
+            Step::Parse { name, .. } if wanted == Some(name) => Some(at),
+            _ => None,
+        });
+        if let Some(Request { step: Step::Parse { used, .. }, .. }) = parse.and_then(|at| self.requests.get_mut(at)) {
+            *used = true;
         }
     }
 

@@ -487,7 +487,7 @@ impl Session {
             }
             _ => return Err(Fault::Lost),
         }
-        if status == transaction::Status::Idle {
+        if status == transaction::Status::Idle && self.prepared.has_portals() {
             let portals = self.prepared.take_portals();
             self.close_portals(portals);
         }
@@ -557,6 +557,11 @@ impl Session {
     fn clear_queue(&mut self) -> VecDeque<Request> {
         self.reply = Reply::default();
         self.queue.clear()
+    }
+
+    /// Whether there is something to hand over.
+    pub(super) fn has_news(&self) -> bool {
+        self.ended.has_settled() || self.queue.texts_dropped > 0 || self.prepared.evicted > 0
     }
 
     /// Hands over the statements that cannot change any more.

@@ -1,8 +1,8 @@
 //! The PostgreSQL frontend/backend protocol, version 3.
 //!
 //! - `handshake`: before messages have a type; `framing`: messages out of bytes; `frontend`, `backend`: what is in them
-//! - `session`: a connection whose place in the stream is known; `request`: what awaits a reply; `prepared`: what names stand for;
-//!   `lexer`: where the statements of a text end
+//! - `session`: a connection whose place in the stream is known; `queue`, `request`: what awaits a reply; `reply`, `ended`: what became of it;
+//!   `transaction`: blocks; `prepared`: what names stand for; `lexer`: where the statements of a text end
 //! - here: whether the place in the stream is known
 //!
 //! A statement starts when the read that delivered the last byte of its `Query` or `Execute` returned. `Sync` and `Flush` do not

@@ -25,7 +25,7 @@ pub struct Transaction {
     pub end: Timestamp,
     /// Time within it that the server waited for its client.
     pub idle: Duration,
-    /// Statements that completed within it, the one that ended it included.
+    /// Statements that completed within it, the one that ended it included; preparations are none.
     pub statements: u64,
     /// How it ended.
     pub outcome: Outcome,

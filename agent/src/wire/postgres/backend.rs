@@ -4,6 +4,7 @@ use super::framing::{LARGE, Rule, take_string};
 use crate::model::Code;
 
 /// The rule for each message of a server.
+#[inline]
 pub(super) fn rules(kind: u8) -> Option<Rule> {
     /// A format code for each of at most 65535 columns.
     const COPY: (u32, u32) = (3, 3 + 2 * 65_535);

@@ -27,9 +27,6 @@ pub(super) struct Rule {
     pub(super) want: u32,
 }
 
-/// The rule for each type that one side may send.
-pub(super) type Rules = fn(u8) -> Option<Rule>;
-
 /// Bytes that may hold literals: `Debug` shows only how many.
 #[derive(Default)]
 pub(super) struct Hidden(pub(super) Vec<u8>);
@@ -101,10 +98,32 @@ impl Framer {
         self.header_len == 0
     }
 
-    /// Takes the next complete message off `input`; `None` when `input` is used up.
+    /// Takes the next complete message off `input`; `None` when `input` is used up. `rules` has one for each type that the side may send.
+    #[inline]
     pub(super) fn next<'a>(
         &mut self,
-        rules: Rules,
+        rules: impl Fn(u8) -> Option<Rule>,
+        input: &mut &'a [u8],
+        at: Timestamp,
+    ) -> Result<Option<Frame<'a>>, Lost> {
+        // Nearly all messages come whole.
+        if self.header_len == 0
+            && let [kind, a, b, c, d, rest @ ..] = *input
+        {
+            let (length, want) = self.measure(&rules, *kind, [*a, *b, *c, *d])?;
+            if let Some((body, rest)) = rest.split_at_checked(length as usize) {
+                *input = rest;
+                let body = Cow::Borrowed(&body[..want as usize]);
+                return Ok(Some(Frame { kind: *kind, length, body, began: at }));
+            }
+        }
+        self.next_part(rules, input, at)
+    }
+
+    /// The same for a message that does not lie in `input` as a whole.
+    fn next_part<'a>(
+        &mut self,
+        rules: impl Fn(u8) -> Option<Rule>,
         input: &mut &'a [u8],
         at: Timestamp,
     ) -> Result<Option<Frame<'a>>, Lost> {
@@ -123,7 +142,9 @@ impl Framer {
             if usize::from(self.header_len) < HEADER {
                 return Ok(None);
             }
-            self.open(rules)?;
+            let [kind, length @ ..] = self.header;
+            (self.length, self.want) = self.measure(rules, kind, length)?;
+            self.remaining = self.length;
         }
         let take = input.len().min(self.remaining as usize);
         let (part, rest) = input.split_at(take);
@@ -152,16 +173,21 @@ impl Framer {
         Ok(self.finish())
     }
 
-    fn open(&mut self, rules: Rules) -> Result<(), Lost> {
-        let [kind, length @ ..] = self.header;
+    /// Length of a body, and how much of it is wanted.
+    #[inline]
+    fn measure(
+        &self,
+        rules: impl Fn(u8) -> Option<Rule>,
+        kind: u8,
+        length: [u8; HEADER - 1],
+    ) -> Result<(u32, u32), Lost> {
         let rule = rules(kind).ok_or(Lost)?;
         let length = u32::from_be_bytes(length).checked_sub(4).ok_or(Lost)?;
         let longest = if self.cautious { rule.body.1.min(CAUTIOUS) } else { rule.body.1 };
         if length < rule.body.0 || length > longest {
             return Err(Lost);
         }
-        (self.length, self.remaining, self.want) = (length, length, rule.want.min(length));
-        Ok(())
+        Ok((length, rule.want.min(length)))
     }
 
     fn finish(&mut self) -> Option<Frame<'static>> {
@@ -198,7 +224,8 @@ pub(super) fn skip_run(kind: u8, shortest_body: u32, input: &mut &[u8]) -> (u64,
 
 /// Takes a NUL-terminated string off `body`; `None` if its end was not captured.
 pub(super) fn take_string<'a>(body: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let end = memchr::memchr(0, body)?;
+    // Names and tags are too short for a vectorised search to pay.
+    let end = body.iter().position(|byte| *byte == 0)?;
     let string = &body[..end];
     *body = &body[end + 1..];
     Some(string)

@@ -20,6 +20,7 @@ const NAME_LEN: usize = 63;
 pub(super) type Name = SmallVec<[u8; 16]>;
 
 /// The rule for each message of a client after start-up.
+#[inline]
 pub(super) fn rules(kind: u8) -> Option<Rule> {
     let text = MAX_TEXT as u32 + 1;
     let (body, want) = match kind {

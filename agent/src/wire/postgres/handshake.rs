@@ -17,6 +17,17 @@ const GSS: u32 = 1234 << 16 | 5680;
 /// First byte of a TLS record that carries a handshake (RFC 8446, section 5.1): PostgreSQL 17 lets a client begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// First byte of a TLS record that carries application data.
+const TLS_DATA: u8 = 0x17;
+
+/// Longest body of a TLS record (RFC 5246, section 6.2.3).
+const TLS_RECORD: u16 = (1 << 14) + 2048;
+
+/// Whether `bytes` begin with a TLS record of application data, as in a session that is older than the agent. No message begins so.
+pub(super) fn is_tls_data(bytes: &[u8]) -> bool {
+    matches!(*bytes, [TLS_DATA, 3, 1..=4, high, low, ..] if (1..=TLS_RECORD).contains(&u16::from_be_bytes([high, low])))
+}
+
 /// The start-up packet.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Startup {
@@ -26,7 +37,7 @@ pub(super) struct Startup {
     pub(super) database: Option<String>,
     /// `application_name`.
     pub(super) application: Option<String>,
-    /// The connection asks for the replication protocol.
+    /// The connection speaks the replication protocol only. One that names a database beside it (`replication=database`) speaks SQL too.
     pub(super) replication: bool,
 }
 
@@ -68,6 +79,11 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
+    /// The middle of a session that is encrypted.
+    pub(super) fn encrypted() -> Handshake {
+        Handshake { encryption: Some("tls"), ciphertext: true, ..Handshake::default() }
+    }
+
     /// Consumes what belongs to the beginning of a connection off `input`. `new_run` says that these bytes begin a read of the server's.
     pub(super) fn request(&mut self, input: &mut &[u8], at: Timestamp, new_run: bool) -> Seen {
         if new_run {
@@ -81,6 +97,7 @@ impl Handshake {
                 if self.began.is_none() && *first != TLS_HANDSHAKE {
                     return Seen::NotAStart;
                 }
+                self.began.get_or_insert(at);
                 return self.ciphertext(input);
             }
             self.began.get_or_insert(at);
@@ -187,11 +204,11 @@ fn startup(mut body: &[u8]) -> Option<Startup> {
     body.is_empty().then_some(startup)
 }
 
-/// `database`, or anything that `parse_bool` takes for true: a unique beginning of true, yes or on, or 1.
+/// Anything that `parse_bool` takes for true: a unique beginning of true, yes or on, or 1 (`ProcessStartupPacket`).
 fn asks_replication(value: &[u8]) -> bool {
     let value = value.to_ascii_lowercase();
     let begins = |word: &[u8], shortest: usize| value.len() >= shortest && word.starts_with(&value);
-    value == b"database" || value == b"1" || begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2)
+    value == b"1" || begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2)
 }
 
 /// Most bytes kept of a name of the session's; the server cuts names at 63 bytes.
@@ -232,7 +249,7 @@ mod tests {
     #[test]
     fn replication_is_what_the_server_takes_for_it() {
         for (value, expected) in [
-            ("database", true),
+            ("database", false),
             ("true", true),
             ("T", true),
             ("on", true),

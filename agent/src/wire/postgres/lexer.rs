@@ -71,6 +71,12 @@ pub(super) fn prepared_name(sql: &[u8]) -> Option<Name> {
     }
 }
 
+/// Whether `sql` certainly leaves alone what names of prepared statements stand for.
+pub(super) fn keeps_names(sql: &[u8]) -> bool {
+    let holds = |word: &[u8]| sql.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
+    !holds(b"DEALLOCATE") && !holds(b"DISCARD") && !holds(b"PREPARE")
+}
+
 enum Token<'a> {
     Semicolon,
     Open,

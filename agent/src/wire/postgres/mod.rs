@@ -1,8 +1,8 @@
 //! The PostgreSQL frontend/backend protocol, version 3.
 //!
 //! - `handshake`: before messages have a type; `framing`: messages out of bytes; `frontend`, `backend`: what is in them
-//! - `session`: a connection whose place in the stream is known; `request`: what awaits a reply; `prepared`: what names stand for;
-//!   `lexer`: where the statements of a text end
+//! - `session`: a connection whose place in the stream is known; `queue`, `request`: what awaits a reply; `reply`, `ended`: what became of it;
+//!   `transaction`: blocks; `prepared`: what names stand for; `lexer`: where the statements of a text end
 //! - here: whether the place in the stream is known
 //!
 //! A statement starts when the read that delivered the last byte of its `Query` or `Execute` returned. `Sync` and `Flush` do not
@@ -14,21 +14,27 @@
 //! of it counts only when the replies fit up to the next `ReadyForQuery`.
 
 mod backend;
+mod ended;
 mod framing;
 mod frontend;
 mod handshake;
 mod lexer;
 mod prepared;
+mod queue;
+mod reply;
 mod request;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::fmt;
 
 use framing::{Frame, Framer, skip_run};
 use handshake::{Handshake, Seen, Startup};
-use session::{Fault, Session, transaction_state};
+use queue::Fault;
+use session::Session;
+use transaction::Status;
 
 use super::{Anomaly, Direction, Event, Machine};
 use crate::model::{SessionInfo, SessionState, Timestamp};
@@ -62,6 +68,8 @@ pub struct Postgres {
     lost: bool,
     /// Encrypted was reported.
     encrypted: bool,
+    /// Requests and responses began with TLS records, though not with a handshake.
+    tls_data: (bool, bool),
 }
 
 #[derive(Debug)]
@@ -120,9 +128,9 @@ impl Tail {
     }
 
     /// Transaction status, if the write ended with `ReadyForQuery`.
-    fn ready(&self) -> Option<u8> {
+    fn ready(&self) -> Option<Status> {
         match &self.bytes[..self.len] {
-            [b'Z', 0, 0, 0, 5, status @ (b'I' | b'T' | b'E')] => Some(*status),
+            [b'Z', 0, 0, 0, 5, status] => Status::of(*status),
             _ => None,
         }
     }
@@ -145,14 +153,16 @@ impl Postgres {
                     return;
                 }
                 Seen::Nothing => {
+                    self.info.started = handshake.began;
                     if missing > 0 && !handshake.ciphertext {
                         self.lose(false, out);
                     }
                     return;
                 }
+                // Reported with the reply: PostgreSQL 17 peeks at the first TLS record with the function that it reads clear text with.
                 Seen::Ciphertext => {
                     self.info.encrypted = true;
-                    self.report_encrypted(out);
+                    self.info.started = handshake.began;
                     return;
                 }
             }
@@ -305,20 +315,25 @@ impl Postgres {
                 out.push(Event::Anomaly(Anomaly::Resynchronised));
             }
         }
-        self.emit(out);
+        // A `Z` may end a transaction.
+        if fits || self.session.has_news() {
+            self.emit(out);
+        }
         Ok(())
     }
 
     /// Hands over what cannot change any more.
     fn emit(&mut self, out: &mut Vec<Event>) {
         if self.session.proven {
-            self.session.settled(|statement| out.push(Event::Statement(statement)));
-            out.extend((0..self.session.evicted()).map(|_| Event::Anomaly(Anomaly::Evicted)));
+            self.session.take_settled(|statement| out.push(Event::Statement(statement)));
+            out.extend(self.session.take_transaction().map(Event::Transaction));
+            out.extend((0..self.session.take_evicted()).map(|_| Event::Anomaly(Anomaly::Evicted)));
         }
     }
 
     fn start(&mut self, startup: Startup, out: &mut Vec<Event>) {
         let Mode::Handshake(handshake) = &self.mode else { return };
+        self.info.started = handshake.began;
         self.info.user = startup.user.map(Into::into);
         self.info.database = startup.database.map(Into::into);
         self.info.application = startup.application.map(Into::into);
@@ -365,7 +380,7 @@ impl Postgres {
             self.emit(out);
         } else {
             self.session.lose();
-            self.session.drop_done();
+            self.session.drop_ended();
         }
         if known && !std::mem::replace(&mut self.lost, true) {
             out.push(Event::Anomaly(Anomaly::Desynchronised));
@@ -377,6 +392,22 @@ impl Postgres {
             self.forget_names();
         }
         self.mode = Mode::Seeking { may_start: false, framed };
+    }
+
+    /// Looks whether the bytes at the beginning of a read or write are those of an encrypted session that is older than the agent.
+    fn seek_tls(&mut self, direction: Direction, bytes: &[u8], out: &mut Vec<Event>) {
+        if !handshake::is_tls_data(bytes) {
+            return;
+        }
+        match direction {
+            Direction::Request => self.tls_data.0 = true,
+            Direction::Response => self.tls_data.1 = true,
+        }
+        if self.tls_data == (true, true) {
+            self.info.encrypted = true;
+            self.mode = Mode::Handshake(Box::new(Handshake::encrypted()));
+            self.report_encrypted(out);
+        }
     }
 
     fn forget_names(&mut self) {
@@ -400,6 +431,9 @@ impl Machine for Postgres {
                 }
                 self.response(at, bytes, missing, out);
             }
+        }
+        if new_run && matches!(self.mode, Mode::Seeking { .. }) {
+            self.seek_tls(direction, bytes, out);
         }
     }
 
@@ -448,7 +482,7 @@ impl Machine for Postgres {
             Mode::Handshake(handshake) if handshake.began.is_some() => SessionState::Starting,
             Mode::Handshake(_) => SessionState::Unknown,
             Mode::Following { .. } => self.session.state(),
-            Mode::Seeking { .. } => transaction_state(self.tail.ready()),
+            Mode::Seeking { .. } => Status::session_state(self.tail.ready()),
             Mode::Opaque(why) => SessionState::Opaque(why),
         }
     }

@@ -2,7 +2,11 @@
 
 use std::{collections::hash_map::Entry, mem};
 
-use super::frontend::{Name, Target};
+use super::{
+    frontend::{Name, Target},
+    lexer,
+    request::Step,
+};
 use crate::model::{self, Kind, Status, Text, Timestamp};
 
 /// Most named prepared statements that are remembered.
@@ -125,6 +129,11 @@ pub(super) fn text_len(text: &Text) -> usize {
     }
 }
 
+/// Whether running `text` certainly leaves alone what names stand for.
+fn keeps_names(text: &Text) -> bool {
+    matches!(text, Text::Known(text) if !text.truncated() && lexer::keeps_names(text.raw()))
+}
+
 impl Named {
     fn remove(&mut self, name: &[u8]) {
         if let Some(statement) = self.statements.remove(name) {
@@ -203,6 +212,44 @@ impl Prepared {
         self.named = None;
     }
 
+    /// A command of SQL with this tag ended, which was read as `sql` if that is known: some change what names stand for.
+    pub(super) fn command_ended(&mut self, tag: &[u8], sql: Option<&[u8]>) {
+        let named = match tag {
+            b"DEALLOCATE" | b"PREPARE" => sql.and_then(lexer::prepared_name),
+            b"DEALLOCATE ALL" | b"DISCARD ALL" => None,
+            _ => return,
+        };
+        match named {
+            Some(name) => self.forget_statement(&name),
+            None => self.forget_named(),
+        }
+    }
+
+    /// The reply to `step` will not be seen: what it may have changed is no longer known.
+    pub(super) fn unanswered(&mut self, step: &Step) {
+        match step {
+            Step::Parse { name, .. } | Step::Close { target: Target::Statement, name } => self.forget_statement(name),
+            Step::Query(query) => {
+                self.forget_statement(b"");
+                if !keeps_names(&query.text) {
+                    self.forget_named();
+                }
+            }
+            // It may run a DEALLOCATE.
+            Step::Bind { statement, .. } if !keeps_names(&self.statement(statement)) => self.forget_named(),
+            _ => {}
+        }
+    }
+
+    /// The replies to come will not be seen: all portals are gone, and what those may have changed is no longer known.
+    pub(super) fn lose_portals(&mut self) -> Vec<Portal> {
+        let portals: Vec<Portal> = self.take_portals().collect();
+        if !portals.iter().all(|portal| keeps_names(&portal.text)) {
+            self.forget_named();
+        }
+        portals
+    }
+
     /// `Bind` succeeded. Returns the portal that had the name before.
     pub(super) fn bind(&mut self, name: Name, statement: &[u8]) -> Option<Portal> {
         let portal = Portal { text: self.statement(statement), fetched: None };
@@ -246,6 +293,11 @@ impl Prepared {
         }
         let at = self.portals.iter().position(|(known, _)| known.as_slice() == name)?;
         Some(self.portals.remove(at).1)
+    }
+
+    /// Whether a portal is open.
+    pub(super) fn has_portals(&self) -> bool {
+        self.unnamed_portal.is_some() || !self.portals.is_empty()
     }
 
     /// Removes all portals, e.g. because the transaction ended.

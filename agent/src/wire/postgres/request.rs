@@ -3,10 +3,14 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    frontend::{Name, Target},
+    framing::{Frame, Lost},
+    frontend::{self, Name, Target},
     lexer,
 };
 use crate::model::{Code, Statement, StatementText, Text, Timestamp};
+
+/// A queue or list that grew beyond this gives its memory back when it is empty.
+pub(super) const KEEP_CAPACITY: usize = 16;
 
 /// A request that awaits its reply.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub(super) enum Step {
     /// The start-up packet: `R`, `S`, `K`, `v`, then `Z`.
     Startup,
     /// A completion for each statement, then `Z`.
-    Query(Box<Query>),
+    Query(Query),
     /// `1`. `used` says that an `Execute` of the same unit runs it.
     Parse { name: Name, text: Text, used: bool },
     /// `2`.
@@ -44,6 +48,38 @@ pub(super) enum Step {
     Sync,
 }
 
+impl Step {
+    /// What a message of the client's asks for.
+    pub(super) fn of(frame: &Frame<'_>) -> Result<Step, Lost> {
+        Ok(match frame.kind {
+            b'Q' => Step::Query(Query::new(frontend::query(frame))),
+            b'P' => {
+                let (name, text) = frontend::parse(frame).ok_or(Lost)?;
+                Step::Parse { name, text, used: false }
+            }
+            b'B' => {
+                let (portal, statement) = frontend::bind(frame).ok_or(Lost)?;
+                Step::Bind { portal, statement }
+            }
+            b'E' => Step::Execute { portal: frontend::execute(frame).ok_or(Lost)? },
+            b'D' => {
+                let (target, name) = frontend::target(frame).ok_or(Lost)?;
+                Step::Describe { target, name }
+            }
+            b'C' => {
+                let (target, name) = frontend::target(frame).ok_or(Lost)?;
+                Step::Close { target, name }
+            }
+            b'H' => Step::Flush,
+            b'S' => Step::Sync,
+            b'c' | b'f' => Step::CopyEnd,
+            b'F' => Step::Function { answered: false },
+            _ => return Err(Lost),
+        })
+    }
+}
+
+/// A text that the server runs statement by statement.
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) text: Text,

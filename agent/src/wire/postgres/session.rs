@@ -5,101 +5,31 @@
 
 use std::{collections::VecDeque, mem};
 
-use smallvec::SmallVec;
-
 use super::{
-    backend::{self, Copy},
+    backend::{self, Copy, Rows},
+    ended::Ended,
     framing::{Frame, Lost},
-    frontend::{self, Name, Target},
+    frontend::Target,
     lexer,
-    prepared::{Fetched, Portal, Prepared, text_len},
-    request::{Query, Request, Step},
+    prepared::{Fetched, Portal, Prepared},
+    queue::{Fault, Queue},
+    reply::{End, Reply},
+    request::{Request, Step},
+    transaction::{self, Blocks},
 };
-use crate::model::{Code, Kind, SessionInfo, SessionState, Statement, Status, Text, Timestamp};
-
-/// Most requests without a reply. The server reads 8 KiB and answers all of it before it reads on, so a real pipeline stays far below.
-const MAX_QUEUE: usize = 8192;
-
-/// Most bytes of text that requests without a reply may hold; beyond it they are timed without text.
-const MAX_QUEUED_TEXT: usize = 1024 * 1024;
+use crate::model::{Kind, SessionInfo, SessionState, Statement, Status, Text, Timestamp, Transaction};
 
 /// Most statements that wait for a proof or for the end of their `Query`.
-const MAX_DONE: usize = 1024;
-
-/// How far an `Execute` looks back for the `Parse` that it uses.
-const MAX_LOOK_BACK: usize = 64;
-
-/// A queue or list that grew beyond this gives its memory back when it is empty.
-const KEEP_CAPACITY: usize = 16;
-
-/// What is known so far of the reply to the statement at the front.
-#[derive(Debug, Default)]
-struct Reply {
-    first_byte: Option<Timestamp>,
-    bytes_in: u64,
-    bytes_out: u64,
-    /// `DataRow` messages.
-    rows: u64,
-    copy: Option<Copy>,
-    estimated: bool,
-}
-
-/// How a statement ended.
-struct End {
-    at: Timestamp,
-    status: Status,
-    code: Option<Code>,
-    rows: backend::Rows,
-}
-
-impl End {
-    fn ok(at: Timestamp) -> End {
-        End { at, status: Status::Ok, code: None, rows: backend::Rows::default() }
-    }
-
-    fn error(at: Timestamp, code: Option<Code>) -> End {
-        End { at, status: Status::Error, code, rows: backend::Rows::default() }
-    }
-
-    fn incomplete(at: Timestamp) -> End {
-        End { at, status: Status::Incomplete, code: None, rows: backend::Rows::default() }
-    }
-}
-
-/// Why a message does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The place in the stream is wrong.
-    Lost,
-    /// A bound was reached.
-    Overflow,
-    /// A replication stream begins.
-    Replication,
-}
-
-impl From<Lost> for Fault {
-    fn from(_: Lost) -> Fault {
-        Fault::Lost
-    }
-}
+const MAX_ENDED: usize = 1024;
 
 /// Requests, replies and what they leave behind.
 #[derive(Debug, Default)]
 pub(super) struct Session {
-    queue: VecDeque<Request>,
-    queued_text: usize,
+    queue: Queue,
     reply: Reply,
-    /// Statements that ended; `settled` of them cannot change any more.
-    done: SmallVec<[Statement; 1]>,
-    settled: usize,
-    /// After an error the server skips requests until `Sync`.
-    skipping: bool,
-    /// The server reads COPY data, and ignores `Sync` and `Flush`.
-    copy_in: bool,
-    /// Status byte of the latest `Z`.
-    transaction: Option<u8>,
+    ended: Ended,
+    blocks: Blocks,
     last_end: Option<Timestamp>,
-    texts_dropped: usize,
     /// The place in the stream is beyond doubt; until then anything unusual means that it is wrong.
     pub(super) proven: bool,
     /// What names stand for.
@@ -110,122 +40,35 @@ impl Session {
     /// The session begins with a start-up packet.
     pub(super) fn start(&mut self, began: Timestamp, bytes_in: u64, bytes_out: u64) {
         self.reply.bytes_out = bytes_out;
-        self.queue.push_back(Request { arrived: began, bytes: bytes_in, step: Step::Startup });
+        self.queue.start(began, bytes_in);
     }
 
     /// Takes a message of the client's.
     pub(super) fn request(&mut self, frame: &Frame<'_>, at: Timestamp) -> Result<(), Fault> {
-        let step = match frame.kind {
-            b'p' => {
-                self.count_in(frame);
-                return Ok(());
-            }
-            b'S' | b'H' if self.copy_in => {
-                self.count_in(frame);
-                return Ok(());
-            }
-            b'S' => {
-                self.skipping = false;
-                Step::Sync
-            }
-            // COPY data, also when the server has not yet asked for them or no longer wants them.
-            b'd' | b'c' | b'f' => {
-                if !self.proven && !self.copy_in {
-                    return Err(Fault::Lost);
-                }
-                let wanted = frame.kind == b'd' || mem::take(&mut self.copy_in);
-                if wanted || self.skipping || self.queue.is_empty() {
-                    self.count_in(frame);
-                    return Ok(());
-                }
-                Step::CopyEnd
-            }
-            b'X' => return Ok(()),
-            _ if self.skipping => return Ok(()),
-            b'H' if matches!(self.queue.back(), None | Some(Request { step: Step::Flush, .. })) => return Ok(()),
-            b'H' => Step::Flush,
-            b'Q' => {
-                let text = frontend::query(frame);
-                Step::Query(Box::new(Query::new(self.bounded(text))))
-            }
-            b'P' => match frontend::parse(frame) {
-                Some((name, text)) => Step::Parse { name, text: self.bounded(text), used: false },
-                None => return Err(Fault::Lost),
-            },
-            b'B' => {
-                let (portal, statement) = frontend::bind(frame).ok_or(Fault::Lost)?;
-                Step::Bind { portal, statement }
-            }
-            b'E' => {
-                let portal = frontend::execute(frame).ok_or(Fault::Lost)?;
-                self.mark_used(&portal);
-                Step::Execute { portal }
-            }
-            b'D' | b'C' => {
-                let (target, name) = frontend::target(frame).ok_or(Fault::Lost)?;
-                if frame.kind == b'D' { Step::Describe { target, name } } else { Step::Close { target, name } }
-            }
-            b'F' => Step::Function { answered: false },
-            _ => return Err(Fault::Lost),
-        };
-        if self.queue.len() >= MAX_QUEUE {
-            return Err(Fault::Overflow);
+        let waits = self.queue.is_empty();
+        let bytes = self.queue.take(frame, at, self.proven)?;
+        if self.queue.is_empty() {
+            return Ok(());
         }
-        self.queue.push_back(Request { arrived: at, bytes: frame.size(), step });
+        self.reply.bytes_in += bytes;
+        if waits {
+            self.blocks.requested(at);
+        }
         Ok(())
     }
 
     /// A run of COPY data from the client.
     pub(super) fn copy_data(&mut self, bytes: u64) -> Result<(), Fault> {
-        if !self.proven && !self.copy_in {
-            return Err(Fault::Lost);
-        }
+        self.queue.expect_copy_data(self.proven)?;
         if !self.queue.is_empty() {
             self.reply.bytes_in += bytes;
         }
         Ok(())
     }
 
-    fn count_in(&mut self, frame: &Frame<'_>) {
-        if !self.queue.is_empty() {
-            self.reply.bytes_in += frame.size();
-        }
-    }
-
-    /// `text`, unless the queue holds too much already.
-    fn bounded(&mut self, text: Text) -> Text {
-        let len = text_len(&text);
-        if self.queued_text + len > MAX_QUEUED_TEXT {
-            self.texts_dropped += 1;
-            return Text::Unknown;
-        }
-        self.queued_text += len;
-        text
-    }
-
-    /// An `Execute` of `portal` follows: the `Parse` that its `Bind` names, in the same unit, is part of it.
-    fn mark_used(&mut self, portal: &[u8]) {
-        let mut wanted: Option<Name> = None;
-        for request in self.queue.iter_mut().rev().take(MAX_LOOK_BACK) {
-            match &mut request.step {
-                Step::Sync | Step::Flush | Step::Query(_) => return,
-                Step::Bind { portal: bound, statement } if wanted.is_none() && bound.as_slice() == portal => {
-                    wanted = Some(statement.clone());
-                }
-                Step::Parse { name, used, .. } if wanted.as_ref() == Some(name) => {
-                    *used = true;
-                    return;
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// Whether the requests so far are complete units that the server will answer by itself.
     pub(super) fn ends_unit(&self) -> bool {
-        self.queue.back().is_some_and(|request| {
-            matches!(request.step, Step::Query(_) | Step::Sync | Step::Flush | Step::Function { .. })
-        })
+        self.queue.ends_unit()
     }
 
     /// A run of `count` result rows.
@@ -249,20 +92,16 @@ impl Session {
     }
 
     fn expects_rows(&self) -> bool {
-        match self.front() {
+        match self.queue.step() {
             Some(Step::Query(query)) => !query.failed,
             Some(Step::Execute { .. }) => true,
             _ => false,
         }
     }
 
-    fn front(&self) -> Option<&Step> {
-        self.queue.front().map(|request| &request.step)
-    }
-
     /// Takes a message of the server's. Returns whether it was a `Z` that fits: the proof that requests and replies are in step.
     pub(super) fn reply(&mut self, frame: &Frame<'_>, at: Timestamp, info: &mut SessionInfo) -> Result<bool, Fault> {
-        match (frame.kind, self.front()) {
+        match (frame.kind, self.queue.step()) {
             (b'N' | b'A', _) => self.aside(frame),
             (b'S', _) => {
                 self.aside(frame);
@@ -326,10 +165,10 @@ impl Session {
             (b'W', None) => return Err(Fault::Replication),
             _ => return Err(Fault::Lost),
         }
-        if self.done.len() > MAX_DONE.max(lexer::MAX_PIECES) {
+        if self.ended.len() > MAX_ENDED.max(lexer::MAX_PIECES) {
             return Err(Fault::Overflow);
         }
-        self.idle_if_empty();
+        self.idle_if_empty(at);
         Ok(false)
     }
 
@@ -341,14 +180,14 @@ impl Session {
 
     /// A message that belongs to the statement before it, if there is one, else to the one that comes.
     fn side(&mut self, frame: &Frame<'_>) {
-        match self.done[self.settled..].last_mut() {
+        match self.ended.last_open() {
             Some(last) => last.bytes_out += frame.size(),
             None => self.main(frame),
         }
     }
 
     fn side_in(&mut self, bytes: u64) {
-        match self.done[self.settled..].last_mut() {
+        match self.ended.last_open() {
             Some(last) => last.bytes_in += bytes,
             None => self.reply.bytes_in += bytes,
         }
@@ -370,68 +209,60 @@ impl Session {
         // In one write with the end of the one before: where that ended is not known.
         if self.last_end == Some(began) {
             self.reply.estimated = true;
-            if let Some(last) = self.done[self.settled..].last_mut()
+            if let Some(last) = self.ended.last_open()
                 && last.end == began
             {
                 last.estimated = true;
             }
         }
         let undecided =
-            matches!(self.front(), Some(Step::Query(query)) if query.pieces.is_some() && query.completions > 0);
+            matches!(self.queue.step(), Some(Step::Query(query)) if query.pieces.is_some() && query.completions > 0);
         if !undecided {
-            self.settled = self.done.len();
+            self.ended.settle();
         }
     }
 
     fn pop(&mut self) -> Option<Request> {
-        let request = self.queue.pop_front();
-        match &request {
-            Some(Request { step: Step::Parse { text, .. }, .. }) => self.queued_text -= text_len(text),
-            Some(Request { step: Step::Query(query), .. }) => self.queued_text -= text_len(&query.text),
-            _ => {}
-        }
-        while let Some(Step::Flush | Step::CopyEnd) = self.front() {
-            let bytes = self.queue.pop_front().map_or(0, |request| request.bytes);
-            self.side_in(bytes);
+        let (request, bytes_behind) = self.queue.pop();
+        if bytes_behind > 0 {
+            self.side_in(bytes_behind);
         }
         request
     }
 
-    fn idle_if_empty(&mut self) {
+    fn idle_if_empty(&mut self, at: Timestamp) {
         if self.queue.is_empty() {
-            self.settled = self.done.len();
+            self.ended.settle();
             self.reply = Reply::default();
-            if self.queue.capacity() > KEEP_CAPACITY {
-                self.queue = VecDeque::new();
-            }
+            self.blocks.answered(at);
+            self.queue.shrink();
         }
     }
 
     /// The statement at the front ended. `bytes_in` are those of its last request.
     fn finish(&mut self, kind: Kind, text: Text, arrived: Timestamp, bytes_in: u64, end: End) {
-        let statement = self.ended(kind, text, arrived, bytes_in, end);
-        self.done.push(statement);
+        let statement = self.end_reply(kind, text, arrived, bytes_in, end);
+        self.push(statement);
     }
 
-    fn ended(&mut self, kind: Kind, text: Text, arrived: Timestamp, bytes_in: u64, end: End) -> Statement {
-        let reply = mem::take(&mut self.reply);
+    fn push(&mut self, statement: Statement) {
+        if statement.kind != Kind::Prepare && statement.status != Status::Incomplete {
+            self.blocks.count();
+        }
+        self.ended.push(statement);
+    }
+
+    fn end_reply(&mut self, kind: Kind, text: Text, arrived: Timestamp, bytes_in: u64, end: End) -> Statement {
         let start = self.last_end.map_or(arrived, |last| arrived.max(last));
         self.last_end = Some(end.at);
-        self.copy_in = false;
-        Statement {
-            kind: if reply.copy.is_some() { Kind::Copy } else { kind },
-            text,
-            start,
-            first_byte: reply.first_byte.map(|first| first.max(start)),
-            end: end.at,
-            rows_sent: end.rows.sent,
-            rows_affected: end.rows.affected,
-            bytes_in: reply.bytes_in + bytes_in,
-            bytes_out: reply.bytes_out,
-            status: end.status,
-            code: end.code,
-            estimated: reply.estimated,
-        }
+        self.queue.end_copy_in();
+        mem::take(&mut self.reply).statement(kind, text, start, bytes_in, end)
+    }
+
+    /// The start-up ended.
+    fn started(&mut self, end: End) {
+        let (arrived, bytes) = self.pop().map_or((end.at, 0), |request| (request.arrived, request.bytes));
+        self.finish(Kind::Connect, Text::None, arrived, bytes, end);
     }
 
     fn parsed(&mut self, frame: &Frame<'_>, at: Timestamp) {
@@ -449,10 +280,9 @@ impl Session {
     /// `C` or `I`: a statement of a `Query` or an `Execute` ended.
     fn completed(&mut self, tag: &[u8], at: Timestamp) -> Result<(), Fault> {
         let tag = backend::tag(tag);
-        let rows = backend::rows(tag, self.reply.rows, self.reply.copy);
-        self.forget_by_tag(tag);
-        let end = End { rows, ..End::ok(at) };
-        match self.front() {
+        let end = End::with(backend::rows(tag, self.reply.rows, self.reply.copy), at);
+        self.names_change(tag);
+        match self.queue.step() {
             Some(Step::Query(query)) => {
                 let expected = query.pieces.as_ref().map_or(1, |pieces| pieces.len());
                 if !self.proven && query.completions == expected {
@@ -462,29 +292,19 @@ impl Session {
             }
             _ => self.execute_ended(end),
         }
+        self.blocks.completed(tag);
         Ok(())
     }
 
-    /// Commands of SQL that change what names of prepared statements stand for.
-    fn forget_by_tag(&mut self, tag: &[u8]) {
-        if !matches!(tag, b"DEALLOCATE" | b"PREPARE" | b"DEALLOCATE ALL" | b"DISCARD ALL") {
-            return;
-        }
-        let of_portal;
-        let text = match self.queue.front().map(|request| &request.step) {
-            Some(Step::Query(query)) => query.current(),
-            Some(Step::Execute { portal }) => {
-                of_portal = self.prepared.portal_text(portal);
-                match &of_portal {
-                    Text::Known(text) if !text.truncated() => Some(text.raw()),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        match text.filter(|_| !tag.ends_with(b"ALL")).and_then(lexer::prepared_name) {
-            Some(name) => self.prepared.forget_statement(&name),
-            None => self.prepared.forget_named(),
+    /// Commands of SQL may change what names of prepared statements stand for.
+    fn names_change(&mut self, tag: &[u8]) {
+        match self.queue.step() {
+            Some(Step::Query(query)) => self.prepared.command_ended(tag, query.current()),
+            Some(Step::Execute { portal }) => match self.prepared.portal_text(portal) {
+                Text::Known(text) if !text.truncated() => self.prepared.command_ended(tag, Some(text.raw())),
+                _ => self.prepared.command_ended(tag, None),
+            },
+            _ => {}
         }
     }
 
@@ -510,7 +330,7 @@ impl Session {
             None => (Text::Unknown, None),
         };
         self.finish(Kind::Execute, text, arrived, bytes, end);
-        if let (Some(fetched), Some(last)) = (fetched, self.done.last_mut()) {
+        if let (Some(fetched), Some(last)) = (fetched, self.ended.last()) {
             fetched.add_to(last);
         }
     }
@@ -519,8 +339,8 @@ impl Session {
     fn suspended(&mut self, at: Timestamp) -> Result<(), Fault> {
         let request = self.pop();
         let Some(Request { arrived, bytes, step: Step::Execute { portal } }) = request else { return Err(Fault::Lost) };
-        let rows = backend::Rows { sent: Some(self.reply.rows), affected: None };
-        let mut statement = self.ended(Kind::Execute, Text::Unknown, arrived, bytes, End { rows, ..End::ok(at) });
+        let rows = Rows { sent: Some(self.reply.rows), affected: None };
+        let mut statement = self.end_reply(Kind::Execute, Text::Unknown, arrived, bytes, End::with(rows, at));
         match self.prepared.portal(&portal) {
             Some(portal) => {
                 if let Some(before) = portal.fetched.take() {
@@ -529,7 +349,7 @@ impl Session {
                 portal.fetched = Some(Box::new(Fetched::of(&statement)));
             }
             // Bound before the agent came or forgotten at a bound: each fetch counts by itself.
-            None => self.done.push(statement),
+            None => self.push(statement),
         }
         Ok(())
     }
@@ -538,25 +358,15 @@ impl Session {
     fn close_portals(&mut self, portals: impl IntoIterator<Item = Portal>) {
         for portal in portals {
             if let Some(fetched) = portal.fetched {
-                self.done.push(fetched.statement(portal.text));
+                self.push(fetched.statement(portal.text));
             }
         }
     }
 
-    /// `G`: from now on the server reads COPY data. What was sent behind the command and before the data's end, it ignores.
+    /// `G`: from now on the server reads COPY data.
     fn begin_copy_in(&mut self) -> Result<(), Fault> {
         self.reply.copy = Some(Copy::In);
-        let behind = |request: &Request| matches!(request.step, Step::Sync | Step::Flush);
-        let ignored = self.queue.iter().skip(1).take_while(|request| behind(request)).count();
-        self.copy_in = true;
-        let mut end = 1 + ignored;
-        match self.queue.get(end).map(|request| &request.step) {
-            None => {}
-            Some(Step::CopyEnd) => (self.copy_in, end) = (false, end + 1),
-            Some(_) => return Err(Fault::Lost),
-        }
-        let bytes: u64 = self.queue.drain(1..end).map(|request| request.bytes).sum();
-        self.reply.bytes_in += bytes;
+        self.reply.bytes_in += self.queue.begin_copy_in()?;
         Ok(())
     }
 
@@ -571,16 +381,15 @@ impl Session {
 
     /// `E`.
     fn error(&mut self, frame: &Frame<'_>, at: Timestamp) -> Result<(), Fault> {
-        let code = backend::sqlstate(&frame.body);
-        let end = End::error(at, code);
-        let describes = matches!(self.front(), Some(Step::Describe { .. }));
-        match self.front() {
+        let end = End::error(at, backend::sqlstate(&frame.body));
+        self.blocks.failed();
+        let describes = matches!(self.queue.step(), Some(Step::Describe { .. }));
+        match self.queue.step() {
             // Not the answer to anything: the server ends the connection.
             None => {}
             Some(Step::Startup) => {
                 self.main(frame);
-                let (arrived, bytes) = self.pop().map_or((at, 0), |request| (request.arrived, request.bytes));
-                self.finish(Kind::Connect, Text::None, arrived, bytes, end);
+                self.started(end);
                 self.clear_queue();
             }
             Some(Step::Query(query)) if query.failed => return Err(Fault::Lost),
@@ -596,7 +405,7 @@ impl Session {
             Some(Step::Sync) => self.commit_failed(frame, end),
             Some(_) => {
                 // What was prepared may not be describable, e.g. because the transaction has failed.
-                if !self.fail_last(frame, at, code, |last| describes && last.kind == Kind::Prepare) {
+                if !self.fail_last(frame, &end, |last| describes && last.kind == Kind::Prepare) {
                     self.main(frame);
                     self.unit_ended(end);
                 }
@@ -608,7 +417,7 @@ impl Session {
 
     /// `Sync` ends the implicit transaction: what failed is the commit, and with it what the unit did last.
     fn commit_failed(&mut self, frame: &Frame<'_>, end: End) {
-        if !self.fail_last(frame, end.at, end.code, |_| true) {
+        if !self.fail_last(frame, &end, |_| true) {
             self.main(frame);
             let arrived = self.queue.front().map_or(end.at, |request| request.arrived);
             self.finish(Kind::Utility, Text::None, arrived, 0, end);
@@ -616,51 +425,38 @@ impl Session {
     }
 
     /// The error belongs to the statement that seemed to have ended, if there is one that `fits`.
-    fn fail_last(
-        &mut self,
-        frame: &Frame<'_>,
-        at: Timestamp,
-        code: Option<Code>,
-        fits: impl FnOnce(&Statement) -> bool,
-    ) -> bool {
-        let Some(last) = self.done[self.settled..].last_mut() else { return false };
-        if last.status != Status::Ok || !fits(last) {
-            return false;
+    fn fail_last(&mut self, frame: &Frame<'_>, end: &End, fits: impl FnOnce(&Statement) -> bool) -> bool {
+        let failed = self.ended.fail_last(end.at, end.code, frame.size(), fits);
+        if failed {
+            self.last_end = Some(end.at);
         }
-        (last.status, last.code, last.end) = (Status::Error, code, at);
-        last.rows_affected = None;
-        last.bytes_out += frame.size();
-        self.last_end = Some(at);
-        true
+        failed
     }
 
     /// The request at the front, one of a unit, ended the unit before its time: by an error, or with the connection.
     fn unit_ended(&mut self, end: End) {
-        let unit = || self.queue.iter().take_while(|request| !matches!(request.step, Step::Sync | Step::Query(_)));
-        let run = unit().position(|request| matches!(request.step, Step::Execute { .. }));
-        let bytes = unit().take(run.unwrap_or(0) + 1).map(|request| request.bytes).sum();
+        let (bytes, runs) = self.queue.unit();
         let Some(front) = self.queue.front() else { return };
         let (kind, text) = match &front.step {
             Step::Execute { .. } => return self.execute_ended(end),
             Step::Parse { text, used, .. } => (if *used { Kind::Execute } else { Kind::Prepare }, text.clone()),
             Step::Bind { statement, .. } => (Kind::Execute, self.prepared.statement(statement)),
             Step::Describe { target, name } | Step::Close { target, name } => {
-                let kind = if run.is_some() { Kind::Execute } else { Kind::Utility };
-                (kind, self.prepared.text(*target, name))
+                (if runs { Kind::Execute } else { Kind::Utility }, self.prepared.text(*target, name))
             }
             _ => return,
         };
-        self.finish(kind, text, front.arrived, bytes, end);
+        let arrived = front.arrived;
+        self.finish(kind, text, arrived, bytes, end);
     }
 
     /// After an error the server skips everything until `Sync`.
     fn skip_to_sync(&mut self) {
-        self.copy_in = false;
-        self.skipping = true;
-        while let Some(step) = self.front() {
+        self.queue.end_copy_in();
+        self.queue.skip(true);
+        while let Some(step) = self.queue.step() {
             if matches!(step, Step::Sync) {
-                self.skipping = false;
-                return;
+                return self.queue.skip(false);
             }
             self.pop();
         }
@@ -668,17 +464,16 @@ impl Session {
 
     /// `Z`: the server has answered everything up to here.
     fn ready(&mut self, frame: &Frame<'_>, at: Timestamp) -> Result<(), Fault> {
-        let Some(status @ (b'I' | b'T' | b'E')) = frame.body.first() else { return Err(Fault::Lost) };
+        let status = frame.body.first().and_then(|byte| transaction::Status::of(*byte)).ok_or(Fault::Lost)?;
         self.aside(frame);
-        match self.queue.front().map(|request| &request.step) {
+        match self.queue.step() {
             // It had not read the `Sync` behind a COPY that failed before it asked for data.
-            None if self.skipping => self.skipping = false,
+            None if self.queue.skips() => self.queue.skip(false),
             Some(Step::Startup) => {
-                let (arrived, bytes) = self.pop().map_or((at, 0), |request| (request.arrived, request.bytes));
-                self.finish(Kind::Connect, Text::None, arrived, bytes, End::ok(at));
+                self.started(End::ok(at));
             }
             Some(Step::Query(query)) if query.completions > 0 => {
-                query.hand_out(&mut self.done[self.settled..]);
+                query.hand_out(self.ended.open());
                 self.pop();
                 // `exec_simple_query` drops the unnamed statement; the unnamed portal goes with its transaction or here.
                 self.prepared.forget_statement(b"");
@@ -692,25 +487,24 @@ impl Session {
             }
             _ => return Err(Fault::Lost),
         }
-        self.transaction = Some(*status);
-        if *status == b'I' {
+        if status == transaction::Status::Idle && self.prepared.has_portals() {
             let portals = self.prepared.take_portals();
             self.close_portals(portals);
         }
-        self.settled = self.done.len();
+        self.blocks.ready(status, at);
+        self.ended.settle();
         self.reply = Reply::default();
         self.last_end = Some(at);
-        self.idle_if_empty();
+        self.idle_if_empty(at);
         Ok(())
     }
 
     /// The connection ended: what the server was doing remains incomplete. What waited behind it never began.
     pub(super) fn close(&mut self, at: Timestamp) {
         let end = End::incomplete(at);
-        match self.front() {
+        match self.queue.step() {
             Some(Step::Startup) => {
-                let (arrived, bytes) = self.pop().map_or((at, 0), |request| (request.arrived, request.bytes));
-                self.finish(Kind::Connect, Text::None, arrived, bytes, end);
+                self.started(end);
             }
             Some(Step::Query(query)) => {
                 let runs = match &query.pieces {
@@ -722,7 +516,7 @@ impl Session {
                 }
                 if let Some(Step::Query(query)) = self.queue.front_mut().map(|request| &mut request.step) {
                     query.failed = true;
-                    query.hand_out(&mut self.done[self.settled..]);
+                    query.hand_out(self.ended.open());
                 }
             }
             Some(Step::Function { answered: false }) => self.function_ended(end),
@@ -732,122 +526,67 @@ impl Session {
         self.clear_queue();
         let portals = self.prepared.take_portals();
         self.close_portals(portals);
-        self.settled = self.done.len();
+        self.blocks.closed(at);
+        self.ended.settle();
     }
 
     /// The place in the stream is lost: forgets what awaits a reply, keeps what is done.
     pub(super) fn lose(&mut self) {
-        for request in mem::take(&mut self.queue) {
-            self.prepared_uncertain(&request.step);
+        for request in self.clear_queue() {
+            self.prepared.unanswered(&request.step);
         }
-        self.clear_queue();
-        let portals: Vec<Portal> = self.prepared.take_portals().collect();
-        if !portals.iter().all(|portal| keeps_names(&portal.text)) {
-            self.prepared.forget_named();
-        }
+        let portals = self.prepared.lose_portals();
         self.close_portals(portals);
-        self.settled = self.done.len();
-        (self.transaction, self.last_end) = (None, None);
-    }
-
-    /// A request whose reply will not be seen: what it may have changed is no longer known.
-    fn prepared_uncertain(&mut self, step: &Step) {
-        match step {
-            Step::Parse { name, .. } | Step::Close { target: Target::Statement, name } => {
-                self.prepared.forget_statement(name);
-            }
-            Step::Query(query) => {
-                self.prepared.forget_statement(b"");
-                if !keeps_names(&query.text) {
-                    self.prepared.forget_named();
-                }
-            }
-            // It may run a DEALLOCATE.
-            Step::Bind { statement, .. } if !keeps_names(&self.prepared.statement(statement)) => {
-                self.prepared.forget_named();
-            }
-            _ => {}
-        }
+        self.ended.settle();
+        (self.blocks, self.last_end) = Default::default();
     }
 
     /// Follows a request while the replies are lost.
     pub(super) fn request_unanswered(&mut self, frame: &Frame<'_>) -> Result<(), Lost> {
-        let step = match frame.kind {
-            b'Q' => Step::Query(Box::new(Query {
-                text: frontend::query(frame),
-                pieces: None,
-                completions: 0,
-                failed: false,
-            })),
-            b'P' => {
-                let (name, text) = frontend::parse(frame).ok_or(Lost)?;
-                Step::Parse { name, text, used: false }
-            }
-            b'B' => {
-                let (portal, statement) = frontend::bind(frame).ok_or(Lost)?;
-                Step::Bind { portal, statement }
-            }
-            b'C' => {
-                let (target, name) = frontend::target(frame).ok_or(Lost)?;
-                Step::Close { target, name }
-            }
-            _ => return Ok(()),
-        };
-        self.prepared_uncertain(&step);
+        if matches!(frame.kind, b'Q' | b'P' | b'B' | b'C') {
+            self.prepared.unanswered(&Step::of(frame)?);
+        }
         Ok(())
     }
 
     /// Forgets statements that were never proven.
-    pub(super) fn drop_done(&mut self) {
-        self.done.clear();
-        self.settled = 0;
+    pub(super) fn drop_ended(&mut self) {
+        self.ended.clear();
     }
 
-    fn clear_queue(&mut self) {
-        self.queue = VecDeque::new();
-        self.queued_text = 0;
+    fn clear_queue(&mut self) -> VecDeque<Request> {
         self.reply = Reply::default();
-        (self.skipping, self.copy_in) = (false, false);
+        self.queue.clear()
+    }
+
+    /// Whether there is something to hand over.
+    pub(super) fn has_news(&self) -> bool {
+        self.ended.has_settled() || self.queue.texts_dropped > 0 || self.prepared.evicted > 0
     }
 
     /// Hands over the statements that cannot change any more.
-    pub(super) fn settled(&mut self, take: impl FnMut(Statement)) {
-        self.done.drain(..mem::take(&mut self.settled)).for_each(take);
-        if self.done.is_empty() && self.done.capacity() > KEEP_CAPACITY {
-            self.done = SmallVec::new();
-        }
+    pub(super) fn take_settled(&mut self, take: impl FnMut(Statement)) {
+        self.ended.take_settled(take);
+    }
+
+    /// The transaction that ended with the latest `Z` or with the connection.
+    pub(super) fn take_transaction(&mut self) -> Option<Transaction> {
+        self.blocks.take_ended()
     }
 
     /// How many names and texts were forgotten at a bound since the last call.
-    pub(super) fn evicted(&mut self) -> usize {
-        mem::take(&mut self.texts_dropped) + mem::take(&mut self.prepared.evicted)
+    pub(super) fn take_evicted(&mut self) -> usize {
+        mem::take(&mut self.queue.texts_dropped) + mem::take(&mut self.prepared.evicted)
     }
 
     /// What the session does.
     pub(super) fn state(&self) -> SessionState {
-        match self.front() {
+        match self.queue.step() {
             Some(Step::Startup) => SessionState::Starting,
             Some(_) => SessionState::Active,
-            None => transaction_state(self.transaction),
+            None => self.blocks.session_state(),
         }
     }
-}
-
-/// What a session does that has nothing to answer, by the status byte of its latest `Z`.
-pub(super) fn transaction_state(status: Option<u8>) -> SessionState {
-    match status {
-        Some(b'I') => SessionState::Idle,
-        Some(b'T') => SessionState::IdleInTransaction,
-        Some(b'E') => SessionState::IdleInFailedTransaction,
-        _ => SessionState::Unknown,
-    }
-}
-
-/// Whether `text` certainly leaves alone what names of prepared statements stand for.
-fn keeps_names(text: &Text) -> bool {
-    let Text::Known(text) = text else { return false };
-    let holds = |word: &[u8]| text.raw().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
-    !text.truncated() && !holds(b"DEALLOCATE") && !holds(b"DISCARD") && !holds(b"PREPARE")
 }
 
 fn parameter(body: &[u8], info: &mut SessionInfo) {

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::sync::Arc;
+mod loss;
+mod model;
+mod start;
 
-use proptest::prelude::*;
+use std::sync::Arc;
 
 use super::*;
 use crate::model::{Code, Kind, Statement, StatementText, Status, Text};
@@ -155,51 +157,6 @@ fn summary(event: &Event) -> String {
 }
 
 #[test]
-fn start_up_tells_who_and_when() {
-    let mut c = Connection::default();
-    assert_eq!(c.machine.state(), SessionState::Unknown);
-    c.send(&[ssl_request()]);
-    assert_eq!(c.machine.state(), SessionState::Starting);
-    c.data(Direction::Response, b"N", 0);
-    c.send(&[startup("user\0tester\0database\0shop\0application_name\0unit\0\0")]);
-    c.reply(&[message(b'R', &[b"\0\0\0\x05salt"])]);
-    c.send(&[message(b'p', &[b"md5secret\0"])]);
-    c.reply(&[
-        message(b'R', &[b"\0\0\0\0"]),
-        message(b'S', &[b"server_version\x0015.1\0"]),
-        message(b'K', &[b"12345678"]),
-        ready(b'I'),
-    ]);
-    assert_eq!(c.take(), ["Connect 10..60"]);
-    let info = c.machine.info();
-    assert_eq!(info.user.as_deref(), Some("tester"));
-    assert_eq!(info.database.as_deref(), Some("shop"));
-    assert_eq!(info.application.as_deref(), Some("unit"));
-    assert_eq!(info.server_version.as_deref(), Some("15.1"));
-    assert!(!info.encrypted);
-    assert_eq!(c.machine.state(), SessionState::Idle);
-    assert!(!format!("{:?}", c.machine).contains("secret"));
-    c.reply(&[message(b'S', &[b"session_authorization\0other\0"]), message(b'S', &[b"application_name\0renamed\0"])]);
-    assert_eq!(c.machine.info().user.as_deref(), Some("other"));
-    assert_eq!(c.machine.info().application.as_deref(), Some("renamed"));
-    assert!(c.take().is_empty(), "a change of parameters when idle is no statement");
-}
-
-#[test]
-fn a_password_is_never_buffered() {
-    let mut c = Connection::default();
-    c.send(&[startup("user\0tester\0\0")]);
-    c.reply(&[message(b'R', &[b"\0\0\0\x03"])]);
-    let password = message(b'p', &[b"SECRET\0"]);
-    let secret: Vec<String> = b"SECRET".iter().map(u8::to_string).collect();
-    for byte in &password {
-        c.data(Direction::Request, &[*byte], 0);
-        let debug = format!("{:?}", c.machine);
-        assert!(!debug.contains("SECRET") && !debug.contains(&secret[..3].join(", ")));
-    }
-}
-
-#[test]
 fn literals_do_not_show_in_debug() {
     let mut c = Connection::ready();
     let secret: Vec<String> = b"SECRET".iter().map(u8::to_string).collect();
@@ -218,84 +175,30 @@ fn literals_do_not_show_in_debug() {
 }
 
 #[test]
-fn refused_connections_have_their_code() {
-    let mut c = Connection::default();
-    c.send(&[startup("user\0tester\0\0")]);
-    c.reply(&[failed("28P01")]);
-    c.close();
-    assert_eq!(c.take(), ["Connect 10..20 Error 28P01"]);
-
-    let mut c = Connection::default();
-    c.send(&[ssl_request()]);
-    c.reply(&[failed("53300")]);
-    c.close();
-    assert_eq!(c.take(), ["Connect 10..20 Error 53300"]);
-
-    let mut c = Connection::default();
-    c.send(&[startup("user\0tester\0\0")]);
-    c.close();
-    assert_eq!(c.take(), ["Connect 10..20 Incomplete"]);
-}
-
-#[test]
-fn connections_that_say_nothing_or_cancel_are_no_attempts() {
-    let mut c = Connection::default();
-    c.close();
-    assert!(c.take().is_empty());
-    c.send(&[[&16u32.to_be_bytes()[..], &(1234u32 << 16 | 5678).to_be_bytes(), b"12345678"].concat()]);
-    c.close();
-    assert!(c.take().is_empty());
-}
-
-#[test]
-fn ciphertext_is_opaque_and_reported_once() {
-    let mut c = Connection::default();
-    c.send(&[ssl_request()]);
-    c.data(Direction::Response, b"S", 0);
-    assert_eq!(c.machine.state(), SessionState::Starting);
-    for _ in 0..3 {
-        c.data(Direction::Request, b"\x16\x03\x01\x00\x05hello", 0);
-        c.data(Direction::Response, b"\x16\x03\x03\x00\x05hello", 3);
-        c.gap();
+fn transactions_are_told_with_their_time_and_end() {
+    let mut c = Connection::ready();
+    assert_eq!(c.machine.info().started, Some(Timestamp(10)));
+    for (text, tag, status) in [("BEGIN", "BEGIN", b'T'), ("SELECT 1", "SELECT 1", b'T'), ("COMMIT", "COMMIT", b'I')] {
+        c.send(&[query(text)]);
+        c.reply(&[complete(tag), ready(status)]);
     }
-    assert_eq!(c.take(), ["encrypted"]);
-    assert_eq!(c.machine.state(), SessionState::Opaque("tls"));
-    assert!(c.machine.info().encrypted);
+    let Some(Event::Transaction(transaction)) = c.out.pop() else { panic!("{:?}", c.out) };
+    assert_eq!((transaction.start, transaction.end), (Timestamp(40), Timestamp(80)));
+    assert_eq!((transaction.idle.as_nanos(), transaction.statements), (20, 2));
+    c.take();
+
+    // In one read with its COMMIT, and pipelined.
+    let unit = |text| [parse("", text), bind("", ""), execute("")].concat();
+    let reply = |tag| [empty(b'1'), empty(b'2'), complete(tag)].concat();
+    c.send(&[unit("BEGIN"), sync(), unit("SELECT 1"), unit("ROLLBACK"), sync()]);
+    c.reply(&[reply("BEGIN"), ready(b'T')]);
+    c.reply(&[reply("SELECT 1"), reply("ROLLBACK"), ready(b'I')]);
+    assert_eq!(c.take().pop().unwrap(), "RolledBack 100..110");
+
+    c.send(&[query("BEGIN")]);
+    c.reply(&[complete("BEGIN"), ready(b'T')]);
     c.close();
-    assert!(c.take().is_empty());
-}
-
-#[test]
-fn clear_text_behind_tls_is_followed() {
-    // PostgreSQL 17: TLS from the first byte, which the server peeks at; the boundary then shows clear text.
-    for first in [&b"\x16\x03\x01\x00\x05hello"[..], &ssl_request()] {
-        let mut c = Connection::default();
-        c.data(Direction::Request, first, 0);
-        c.send(&[startup("user\0tester\0\0")]);
-        c.reply(&[message(b'R', &[b"\0\0\0\0"]), ready(b'I')]);
-        c.send(&[query("SELECT 1")]);
-        c.reply(&[complete("SELECT 1"), ready(b'I')]);
-        let lines = c.take();
-        assert_eq!(lines.last().unwrap(), "Simple 40..50 SELECT 1", "{lines:?}");
-    }
-}
-
-#[test]
-fn replication_is_left_out() {
-    let mut c = Connection::default();
-    c.send(&[startup("user\0tester\0replication\0database\0\0")]);
-    c.reply(&[message(b'R', &[b"\0\0\0\0"]), ready(b'I')]);
-    c.send(&[query("IDENTIFY_SYSTEM")]);
-    c.reply(&[complete("IDENTIFY_SYSTEM"), ready(b'I')]);
-    c.close();
-    assert_eq!(c.take(), ["replication"]);
-
-    // Older than the agent.
-    let mut c = Connection::default();
-    c.send(&[query("START_REPLICATION 0/0")]);
-    c.reply(&[message(b'W', &[b"\0\0\0"])]);
-    assert_eq!(c.take(), ["replication"]);
-    assert_eq!(c.machine.state(), SessionState::Opaque("replication"));
+    assert_eq!(c.take().pop().unwrap(), "Abandoned 130..140");
 }
 
 #[test]
@@ -356,17 +259,6 @@ fn long_texts_are_cut_but_measured() {
         assert!(text.truncated());
         assert_eq!((statement.start.0, statement.bytes_in), (start, message.len() as u64));
     }
-}
-
-#[test]
-fn a_request_that_was_not_captured_whole_keeps_its_place() {
-    let mut c = Connection::ready();
-    let message = query("SELECT 'synthetic'");
-    c.data(Direction::Request, &message[..12], message.len() - 12);
-    c.reply(&[complete("SELECT 1"), ready(b'I')]);
-    let statement = c.take_statement();
-    let Text::Known(text) = &statement.text else { panic!("no text") };
-    assert_eq!((text.raw(), text.truncated()), (&b"SELECT "[..], true));
 }
 
 #[test]
@@ -614,7 +506,7 @@ fn asides_may_come_any_time() {
     assert_eq!(c.machine.state(), SessionState::IdleInFailedTransaction);
     c.reply(&[failed("57P01")]);
     c.close();
-    assert!(c.take().is_empty(), "the server ended an idle session: no statement failed");
+    assert_eq!(c.take(), ["Abandoned 60..90"], "the server ended an idle session: no statement failed");
 }
 
 #[test]
@@ -635,105 +527,6 @@ fn what_runs_when_the_connection_ends_is_incomplete() {
     c.reply(&[complete("SELECT 1")]);
     c.close();
     assert_eq!(c.take(), ["Simple 30..40 SELECT 1", "Simple 40..50 Incomplete SELECT slow"]);
-}
-
-#[test]
-fn a_gap_forgets_what_it_may_have_changed() {
-    let mut c = Connection::ready();
-    c.send(&[parse("s", "SELECT old"), sync()]);
-    c.reply(&[empty(b'1'), ready(b'I')]);
-    c.take();
-    c.send(&[query("SELECT lost")]);
-    c.gap();
-    c.gap();
-    assert_eq!(c.machine.state(), SessionState::Unknown);
-    c.send(&[bind("", "s"), execute(""), sync()]);
-    c.reply(&[empty(b'2'), complete("SELECT 0"), ready(b'I')]);
-    assert_eq!(c.take(), ["desynchronised", "resynchronised", "Execute 60..70 ?"]);
-}
-
-#[test]
-fn a_connection_older_than_the_agent_counts_from_its_first_request() {
-    for (request, reply, expected) in [
-        (vec![query("SELECT 1")], vec![complete("SELECT 1"), ready(b'T')], "Simple 10..20 SELECT 1"),
-        (
-            vec![bind("", "before"), execute(""), sync()],
-            vec![empty(b'2'), complete("SELECT 0"), ready(b'T')],
-            "Execute 10..20 ?",
-        ),
-    ] {
-        let mut c = Connection::default();
-        c.send(&request);
-        c.reply(&reply[..reply.len() - 1]);
-        assert!(c.out.is_empty(), "not proven yet");
-        c.reply(&reply[reply.len() - 1..]);
-        assert_eq!(c.take(), [expected]);
-        assert_eq!(c.machine.state(), SessionState::IdleInTransaction);
-    }
-}
-
-#[test]
-fn an_unfinished_unit_is_no_beginning() {
-    let mut c = Connection::default();
-    c.send(&[parse("", "SELECT 1"), bind("", ""), execute("")]);
-    c.reply(&[empty(b'1'), empty(b'2'), complete("SELECT 1")]);
-    c.send(&[sync()]);
-    c.reply(&[ready(b'I')]);
-    assert!(c.take().is_empty());
-}
-
-#[test]
-fn a_write_whose_end_was_not_captured_proves_nothing() {
-    let mut c = Connection::ready();
-    c.gap();
-    c.data(Direction::Response, &ready(b'I'), 10);
-    assert_eq!(c.machine.state(), SessionState::Unknown);
-    c.reply(&[ready(b'I')]);
-    assert_eq!(c.machine.state(), SessionState::Idle);
-}
-
-#[test]
-fn what_only_looks_like_a_request_is_not_believed() {
-    // The middle of something: neither the requests nor the replies fit.
-    for (request, reply) in [
-        (query("SELECT fake")[1..].to_vec(), vec![complete("SELECT 1"), ready(b'I')]),
-        (query("SELECT fake"), vec![empty(b'2'), complete("SELECT 1"), ready(b'I')]),
-        (query("SELECT fake"), vec![complete("SELECT 1"), complete("SELECT 1"), ready(b'I')]),
-        ([query("SELECT fake"), message(b'd', &[b"x"])].concat(), vec![complete("COPY 1"), ready(b'I')]),
-        ([parse("", "fake"), bind("", "")].concat(), vec![empty(b'1'), empty(b'2'), ready(b'I')]),
-        (b"Q\x20\x20\x20\x20fake".to_vec(), vec![complete("SELECT 1"), ready(b'I')]),
-    ] {
-        let mut c = Connection::default();
-        c.send(&[request]);
-        c.reply(&reply);
-        assert!(c.take().is_empty());
-        // The write ended with `Z`, so the next read begins with a request.
-        assert_eq!(c.machine.state(), SessionState::Idle);
-        c.send(&[query("SELECT true")]);
-        c.reply(&[complete("SELECT 1"), ready(b'I')]);
-        assert_eq!(c.take(), ["Simple 30..40 SELECT true"]);
-    }
-}
-
-#[test]
-fn replies_lost_in_the_middle_leave_the_names_known() {
-    let mut c = Connection::ready();
-    c.send(&[parse("s", "SELECT kept"), parse("t", "SELECT replaced"), sync()]);
-    c.reply(&[empty(b'1'), empty(b'1'), ready(b'I')]);
-    c.take();
-    c.send(&[query("SELECT rows")]);
-    // The record says how much was written, but nothing could be read.
-    c.data(Direction::Response, b"", 500);
-    assert_eq!(c.take(), ["desynchronised"]);
-    c.send(&[named(b'C', b'S', "t"), parse("t", "SELECT other"), sync()]);
-    c.data(Direction::Response, b"", 16);
-    c.send(&[query("SELECT unseen")]);
-    c.reply(&[complete("SELECT 1"), ready(b'I')]);
-    for name in ["s", "t"] {
-        c.send(&[bind("", name), execute(""), sync()]);
-        c.reply(&[empty(b'2'), complete("SELECT 0"), ready(b'I')]);
-    }
-    assert_eq!(c.take(), ["resynchronised", "Execute 110..120 SELECT kept", "Execute 130..140 ?"]);
 }
 
 #[test]
@@ -794,255 +587,4 @@ fn a_flood_of_requests_is_bounded_and_counted() {
 #[test]
 fn an_idle_connection_is_small() {
     assert!(size_of::<Postgres>() <= 1024, "{} bytes", size_of::<Postgres>());
-}
-
-// A model of a client and a server. Each text holds the number of rows that its reply tells of, so that a wrong pair shows.
-
-#[derive(Clone, Debug)]
-enum Step {
-    Simple,
-    Several(u8),
-    Unnamed,
-    Define(u8),
-    Run(u8),
-    DefineWithFlush(u8),
-    Deallocate(u8),
-    Pipeline(u8, bool),
-    Fails,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        Just(Step::Simple),
-        (2u8..5).prop_map(Step::Several),
-        Just(Step::Unnamed),
-        (0u8..3).prop_map(Step::Define),
-        (0u8..3).prop_map(Step::Run),
-        (0u8..3).prop_map(Step::DefineWithFlush),
-        (0u8..3).prop_map(Step::Deallocate),
-        (2u8..5, any::<bool>()).prop_map(|(count, syncs)| Step::Pipeline(count, syncs)),
-        Just(Step::Fails),
-    ]
-}
-
-type Chunk = (Direction, Vec<u8>);
-
-#[derive(Default)]
-struct Model {
-    number: usize,
-    names: [Option<usize>; 3],
-    chunks: Vec<Chunk>,
-    /// Statements that succeed, in order: the number of each.
-    expected: Vec<usize>,
-}
-
-impl Model {
-    fn run(steps: &[Step]) -> Model {
-        let mut model = Model { number: 1, ..Model::default() };
-        // So that no stream is empty.
-        model.step(&Step::Simple);
-        steps.iter().for_each(|step| model.step(step));
-        model
-    }
-
-    fn text(&mut self) -> (usize, String) {
-        self.number += 1;
-        (self.number, format!("SELECT {}", self.number))
-    }
-
-    fn result(number: usize) -> Vec<u8> {
-        [row(), complete(&format!("SELECT {number}"))].concat()
-    }
-
-    fn exchange(&mut self, request: &[Vec<u8>], reply: &[Vec<u8>]) {
-        self.chunks.push((Direction::Request, request.concat()));
-        self.chunks.push((Direction::Response, reply.concat()));
-    }
-
-    fn step(&mut self, step: &Step) {
-        match step {
-            Step::Simple => {
-                let (number, text) = self.text();
-                self.exchange(&[query(&text)], &[Self::result(number), ready(b'I')]);
-                self.expected.push(number);
-            }
-            Step::Several(count) => {
-                let (numbers, texts): (Vec<_>, Vec<_>) = (0..*count).map(|_| self.text()).unzip();
-                let replies: Vec<_> = numbers.iter().map(|number| Self::result(*number)).collect();
-                self.exchange(&[query(&texts.join("; "))], &[replies.concat(), ready(b'I')]);
-                self.expected.extend(numbers);
-            }
-            Step::Unnamed => {
-                let (number, text) = self.text();
-                let request = [parse("", &text), bind("", ""), execute(""), sync()];
-                self.exchange(&request, &[empty(b'1'), empty(b'2'), Self::result(number), ready(b'I')]);
-                self.expected.push(number);
-            }
-            Step::Define(name) => {
-                let (number, text) = self.text();
-                let spelled = format!("s{name}");
-                let close = named(b'C', b'S', &spelled);
-                self.exchange(&[close, parse(&spelled, &text), sync()], &[empty(b'3'), empty(b'1'), ready(b'I')]);
-                self.names[usize::from(*name)] = Some(number);
-            }
-            Step::DefineWithFlush(name) => {
-                let (number, text) = self.text();
-                let spelled = format!("s{name}");
-                self.exchange(&[named(b'C', b'S', &spelled), empty(b'H')], &[empty(b'3')]);
-                let describe = named(b'D', b'S', &spelled);
-                let reply = [empty(b'1'), message(b't', &[b"\0\0"]), empty(b'n')];
-                self.exchange(&[parse(&spelled, &text), describe, empty(b'H')], &reply);
-                self.exchange(
-                    &[bind("", &spelled), execute(""), sync()],
-                    &[empty(b'2'), Self::result(number), ready(b'I')],
-                );
-                self.names[usize::from(*name)] = Some(number);
-                self.expected.push(number);
-            }
-            Step::Run(name) => {
-                let request = [bind("", &format!("s{name}")), execute(""), sync()];
-                match self.names[usize::from(*name)] {
-                    Some(number) => {
-                        self.exchange(&request, &[empty(b'2'), Self::result(number), ready(b'I')]);
-                        self.expected.push(number);
-                    }
-                    None => self.exchange(&request, &[failed("26000"), ready(b'I')]),
-                }
-            }
-            Step::Deallocate(name) => {
-                if self.names[usize::from(*name)].take().is_some() {
-                    let request = query(&format!("DEALLOCATE s{name}"));
-                    self.exchange(&[request], &[complete("DEALLOCATE"), ready(b'I')]);
-                }
-            }
-            Step::Pipeline(count, syncs) => {
-                let mut request = Vec::new();
-                let mut replies = Vec::new();
-                for last in (0..*count).rev() {
-                    let (number, text) = self.text();
-                    request.extend([parse("", &text), bind("", ""), execute("")]);
-                    let mut reply = [empty(b'1'), empty(b'2'), Self::result(number)].concat();
-                    if *syncs || last == 0 {
-                        request.push(sync());
-                        reply.extend(ready(b'I'));
-                    }
-                    replies.push(reply);
-                    self.expected.push(number);
-                }
-                self.chunks.push((Direction::Request, request.concat()));
-                if *syncs {
-                    self.chunks.extend(replies.into_iter().map(|reply| (Direction::Response, reply)));
-                } else {
-                    self.chunks.push((Direction::Response, replies.concat()));
-                }
-            }
-            Step::Fails => {
-                let (_, text) = self.text();
-                let request = [parse("", &text), bind("", ""), execute(""), sync()];
-                self.exchange(&request, &[failed("42601"), ready(b'I')]);
-            }
-        }
-    }
-}
-
-/// The numbers of statements that succeeded. Panics where text and reply do not belong together.
-fn numbers(out: &[Event]) -> Vec<Option<usize>> {
-    let mut numbers = Vec::new();
-    for event in out {
-        let Event::Statement(statement) = event else { continue };
-        let counts = matches!(statement.kind, Kind::Simple | Kind::Execute) && statement.status == Status::Ok;
-        let Some(rows) = statement.rows_sent.filter(|_| counts) else { continue };
-        match raw(statement) {
-            Some("?") => numbers.push(None),
-            Some(text) => {
-                // Before the end of its `Query` was seen, a statement carries all of the text.
-                let of_this_reply = text.split("; ").any(|piece| piece == format!("SELECT {rows}"));
-                assert!(of_this_reply, "{text} was paired with the reply to SELECT {rows}");
-                numbers.push(Some(rows as usize));
-            }
-            None => panic!("an execution without text"),
-        }
-    }
-    numbers
-}
-
-fn play(c: &mut Connection, chunks: &[Chunk]) {
-    for (direction, bytes) in chunks {
-        c.data(*direction, bytes, 0);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_statement_is_counted_once_with_its_text(steps in prop::collection::vec(step(), 1..30)) {
-        let model = Model::run(&steps);
-        let mut c = Connection::ready();
-        play(&mut c, &model.chunks);
-        let expected: Vec<_> = model.expected.iter().copied().map(Some).collect();
-        prop_assert_eq!(numbers(&c.out), expected);
-        prop_assert!(!c.out.iter().any(|event| matches!(event, Event::Anomaly(_))));
-    }
-
-    #[test]
-    fn losses_never_pair_a_text_with_another_reply(
-        steps in prop::collection::vec(step(), 1..30),
-        losses in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4), 1..5),
-        older: bool,
-    ) {
-        let model = Model::run(&steps);
-        let mut chunks: Vec<Option<Chunk>> = model.chunks.into_iter().map(Some).collect();
-        for (place, count) in losses {
-            let place = place.index(chunks.len());
-            let end = (place + count).min(chunks.len());
-            chunks.splice(place..end, [None]);
-        }
-        let mut c = if older { Connection::default() } else { Connection::ready() };
-        for chunk in &chunks {
-            match chunk {
-                Some((direction, bytes)) => c.data(*direction, bytes, 0),
-                None => c.gap(),
-            }
-        }
-        numbers(&c.out);
-        // Two more exchanges always find the place again.
-        for number in [900_000usize, 900_001] {
-            let text = format!("SELECT {number}");
-            play(&mut c, &[
-                (Direction::Request, query(&text)),
-                (Direction::Response, [Model::result(number), ready(b'I')].concat()),
-            ]);
-        }
-        prop_assert_eq!(numbers(&c.out).last().copied().flatten(), Some(900_001));
-    }
-
-    #[test]
-    fn cut_records_never_pair_a_text_with_another_reply(
-        steps in prop::collection::vec(step(), 1..30),
-        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..5),
-    ) {
-        let model = Model::run(&steps);
-        let mut chunks: Vec<(Chunk, usize)> = model.chunks.into_iter().map(|chunk| (chunk, 0)).collect();
-        for (place, keep) in cuts {
-            let place = place.index(chunks.len());
-            let ((_, bytes), missing) = &mut chunks[place];
-            let keep = keep.index(bytes.len() + 1);
-            *missing += bytes.len() - keep;
-            bytes.truncate(keep);
-        }
-        let mut c = Connection::ready();
-        for ((direction, bytes), missing) in &chunks {
-            c.data(*direction, bytes, *missing);
-        }
-        for event in &mut c.out {
-            // A text that was cut is not the one whose number it shows.
-            if let Event::Statement(statement) = event
-                && matches!(&statement.text, Text::Known(text) if text.truncated())
-            {
-                statement.text = Text::Unknown;
-            }
-        }
-        numbers(&c.out);
-    }
 }

@@ -12,7 +12,7 @@
 pub const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// Stands for a literal in the hash: no byte has this value.
+/// Stands for a literal in the hash, with the class of its first byte added: no byte has such a value.
 const MARK_VALUE: u64 = 0x100;
 
 /// The longest text that is hashed, in bytes. What is longer is left to userspace.
@@ -96,8 +96,10 @@ mod state {
     pub(super) const PARAMETER: u8 = 20;
     /// Behind a semicolon.
     pub(super) const SEMICOLON: u8 = 21;
+    /// Behind the dot of a number.
+    pub(super) const FRACTION: u8 = 22;
     /// Nothing certain can be said.
-    pub(super) const DOUBT: u8 = 22;
+    pub(super) const DOUBT: u8 = 23;
     pub(super) const COUNT: usize = 32;
 }
 
@@ -126,7 +128,6 @@ const fn classes() -> [u8; 2 * CLASSES] {
             b'\n' | b'\r' => class::NEWLINE,
             b'0'..=b'9' => class::DIGIT,
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => class::WORD,
-            b'$' if mysql => class::WORD,
             b'$' => class::DOLLAR,
             b'\'' => class::QUOTE,
             b'"' => class::DOUBLE_QUOTE,
@@ -171,9 +172,15 @@ const fn transition(mysql: bool, from: u8, class: u8) -> u8 {
             _ => between_tokens(mysql, class),
         },
         state::NUMBER => match class {
-            class::DIGIT | class::DOT => state::NUMBER,
-            // A name of MySQL may begin with a digit.
-            class::WORD if mysql => state::DOUBT,
+            class::DIGIT => state::NUMBER,
+            class::DOT => state::FRACTION,
+            // An exponent, another base, or a name of MySQL.
+            class::WORD => state::DOUBT,
+            _ => between_tokens(mysql, class),
+        },
+        state::FRACTION => match class {
+            class::DIGIT => state::FRACTION,
+            class::WORD | class::DOT => state::DOUBT,
             _ => between_tokens(mysql, class),
         },
         state::DOT => match class {
@@ -276,6 +283,8 @@ const fn between_tokens(mysql: bool, class: u8) -> u8 {
         class::DOUBLE_QUOTE if mysql => state::DOUBLE | MARK,
         class::DOUBLE_QUOTE => state::QUOTED_NAME | RETAIN,
         class::BACKTICK => state::BACKTICK_NAME | RETAIN,
+        // MySQL quotes bodies of routines like that since version 9.
+        class::DOLLAR if mysql => state::DOUBT,
         class::DOLLAR => state::DOLLAR | RETAIN,
         class::DASH => state::DASH | RETAIN,
         class::SLASH => state::SLASH | RETAIN,
@@ -322,7 +331,7 @@ impl Blind {
         let step = TRANSITION[at & (2 * TRANSITIONS - 1)];
         self.state = u64::from(step & STATE);
         if step & (RETAIN | MARK) != 0 {
-            let value = if step & RETAIN != 0 { u64::from(byte) } else { MARK_VALUE };
+            let value = if step & RETAIN != 0 { u64::from(byte) } else { MARK_VALUE + class as u64 };
             self.hash = fnv(self.hash, value);
         }
     }

@@ -241,7 +241,14 @@ pub fn split(inputs: &[Input], cuts: &[usize]) -> Vec<Input> {
 pub fn render_event(event: &Event) -> String {
     match event {
         Event::Anomaly(anomaly) => format!("anomaly {}", anomaly.name()),
-        Event::Transaction(transaction) => format!("transaction {:?}", transaction.outcome),
+        Event::Transaction(transaction) => format!(
+            "transaction {} start={} end={} idle={} statements={}",
+            format!("{:?}", transaction.outcome).to_lowercase(),
+            transaction.start.0,
+            transaction.end.0,
+            transaction.idle.as_nanos(),
+            transaction.statements,
+        ),
         Event::Statement(statement) => render_statement(statement),
     }
 }

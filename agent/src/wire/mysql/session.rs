@@ -183,10 +183,14 @@ impl Session {
         &mut self,
         direction: Direction,
         chunk: &mut Chunk<'_>,
-        mut continues: bool,
+        continues: bool,
         out: &mut Vec<Event>,
     ) -> Result<(), Lost> {
         let Some(unpackers) = &mut self.compression else { return Ok(()) };
+        if let Phase::Hunting = self.phase {
+            // As in `packets`.
+            unpackers[direction.other() as usize].reset();
+        }
         let mut unpacker = std::mem::take(&mut unpackers[direction as usize]);
         if let Phase::Opaque(_) = self.phase {
             return Ok(());
@@ -201,8 +205,7 @@ impl Session {
         }
         let mut piece = [0; PIECE];
         while let Some(mut content) = unpacker.next(chunk, &mut piece)? {
-            self.packets(direction, &mut content, continues, out)?;
-            continues = true;
+            self.packets(direction, &mut content, false, out)?;
         }
         if let Some(unpackers) = &mut self.compression {
             unpackers[direction as usize] = unpacker;

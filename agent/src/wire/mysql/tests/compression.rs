@@ -92,7 +92,8 @@ fn single_bytes_give_the_same_statements() {
 
 #[test]
 fn a_hole_within_an_envelope_becomes_one_of_known_length() {
-    for pack in PACKS {
+    // A block of zstd is unpacked whole or not at all.
+    for pack in [stored as Pack, zlib] {
         let mut session = started();
         // The statement is a packet by itself, so that what is lost lies within its body.
         let text =

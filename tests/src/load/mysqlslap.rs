@@ -15,6 +15,8 @@ use crate::{
 pub struct Mysqlslap {
     /// Transport.
     pub transport: Transport,
+    /// With TLS, whatever certificate the server has.
+    pub tls: bool,
     /// The statement.
     pub statement: String,
     /// Connections.
@@ -33,7 +35,8 @@ impl Mysqlslap {
             format!("--concurrency={}", self.clients),
             format!("--number-of-queries={}", self.clients * self.executions),
         ]);
-        let launch = launch.args(server.client_arguments("--", self.transport)?);
+        let tls = if self.tls { &["--ssl", "--disable-ssl-verify-server-cert"][..] } else { &["--skip-ssl"] };
+        let launch = launch.args(tls).args(server.client_arguments("--", self.transport)?);
         Load::start(launch, Amount::Transactions(self.executions), vec![self.statement.clone()], read)
     }
 

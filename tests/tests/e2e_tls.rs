@@ -6,7 +6,7 @@
 
 use querylens_tests::{
     agent::{Agent, AgentOptions, kernel_supports},
-    load::{Mysqlslap, Report},
+    load::{Mysqlslap, Report, mysqlslap::Wrapping},
     servers::{Mysqld, MysqldOptions, Transport, mariadb, mysql},
     status::InstanceStatus,
 };
@@ -29,7 +29,7 @@ fn run(server: &Mysqld) -> Report {
     let mut client = server.client().unwrap();
     let before = cipher(&mut client);
     let statement = "SELECT 'some text', COUNT(*) FROM information_schema.schemata".to_owned();
-    let load = Mysqlslap { transport: Transport::Tcp, tls: true, statement, clients: 4, executions: 500 };
+    let load = Mysqlslap { transport: Transport::Tcp, wrapping: Wrapping::Tls, statement, clients: 4, executions: 500 };
     let report = load.run(server).unwrap();
     assert!(cipher(&mut client) >= before + 4, "the load was not encrypted");
     report

@@ -57,11 +57,12 @@ impl Machine for Mysql {
         }
         let continues = self.last == Some((direction, at));
         self.last = Some((direction, at));
-        if !continues && self.session.is_unproved() {
-            if let Some(foreign) = self.evidence.weigh(direction, bytes) {
-                self.rival = None;
-                return self.session.foreign(foreign, out);
-            }
+        if !continues
+            && self.session.is_unproved()
+            && let Some(foreign) = self.evidence.weigh(direction, bytes)
+        {
+            self.rival = None;
+            return self.session.foreign(foreign, out);
         }
         let chunk = || Chunk { bytes, missing, at };
         if self.rival.is_none() && self.session.may_have_rival() {

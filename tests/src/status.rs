@@ -41,6 +41,8 @@ pub struct AgentStatus {
 pub struct InstanceStatus {
     /// `postgresql`, `mysql` or `mariadb`.
     pub engine: String,
+    /// `pgbouncer` or `proxysql`.
+    pub pooler: Option<String>,
     /// As the server itself writes it.
     pub version: Option<String>,
     /// Main process.

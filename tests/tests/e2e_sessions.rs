@@ -1,7 +1,7 @@
 //! Guarantee: sessions that are not simple to see are seen all the same - encrypted ones at the server's own boundary, and those that are older
-//! than the agent under the names of their user and database.
+//! than the agent under the names of their user and database, compressed ones as if they were not.
 //!
-//! Not proven here: TLS of MariaDB and MySQL; texts of statements that were prepared before the agent started.
+//! Not proven here: TLS of MariaDB and MySQL, see e2e_tls.rs; compressed results of more than 1 KiB; texts of statements that were prepared before the agent started.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{thread::sleep, time::Duration};
@@ -10,10 +10,11 @@ use querylens::model::Engine;
 use querylens_tests::{
     agent::{Agent, AgentOptions, kernel_supports},
     load::{
-        Amount, Pgbench,
+        Amount, Mysqlslap, Pgbench,
+        mysqlslap::Wrapping,
         pgbench::{Protocol, Script},
     },
-    servers::{Postgres, PostgresOptions, Transport},
+    servers::{MysqldOptions, Postgres, PostgresOptions, Transport, mariadb, mysql},
 };
 
 fn load(script: Script, protocol: Protocol, transport: Transport, amount: Amount) -> Pgbench {
@@ -73,6 +74,34 @@ fn sessions_older_than_the_agent_have_names() {
             assert_eq!(row.database.as_deref(), Some("bench"), "{protocol:?}: {row:?}");
             assert!(row.user.is_some(), "{protocol:?}: {row:?}");
         }
+        assert!(agent.stop().unwrap().success());
+    }
+}
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn compressed_sessions_are_counted() {
+    let mut servers = vec![mariadb::start(&MysqldOptions::default()).unwrap()];
+    if mysql::available() {
+        servers.push(mysql::start(&MysqldOptions::default()).unwrap());
+    }
+    for server in servers {
+        let agent = Agent::start(AgentOptions::capture("auto")).unwrap();
+        let before = agent.wait_visible(server.pid()).unwrap().instance(server.pid()).unwrap().clone();
+        let statement = format!("SELECT REPEAT('x', 100), {}", "1 + ".repeat(50) + "1");
+        let load = Mysqlslap {
+            transport: Transport::Tcp,
+            wrapping: Wrapping::Compression,
+            statement,
+            clients: 4,
+            executions: 500,
+        };
+        let report = load.run(&server).unwrap();
+        let status = agent.settled().unwrap();
+        let instance = status.instance(server.pid()).unwrap();
+        let comparison = report.compare(server.engine(), &instance.since(&before));
+        assert!(comparison.differences.is_empty(), "{:?}\n{}", comparison.differences, instance.table());
+        assert_eq!(instance.losses, before.losses, "{}", instance.table());
         assert!(agent.stop().unwrap().success());
     }
 }

@@ -16,6 +16,7 @@ use querylens::model::Engine;
 use querylens_tests::{
     load::{
         Amount, Load, Mysqlslap, Pgbench, Sysbench,
+        mysqlslap::Wrapping,
         pgbench::{Protocol, Script},
     },
     oracle,
@@ -177,7 +178,13 @@ fn server_dir(server: &Mysqld) -> PathBuf {
 
 fn sysbench_and_performance_schema_agree(server: &Mysqld) {
     Sysbench::initialise(server).unwrap();
-    let slap = |transport| Mysqlslap { transport, statement: "SELECT 41 + 1".into(), clients: 3, executions: 50 };
+    let slap = |transport| Mysqlslap {
+        transport,
+        wrapping: Wrapping::None,
+        statement: "SELECT 41 + 1".into(),
+        clients: 3,
+        executions: 50,
+    };
     for transport in [Transport::Tcp, Transport::Unix] {
         assert_eq!(slap(transport).run(server).unwrap().total(), 150);
         for prepared in [true, false] {

@@ -94,6 +94,15 @@ const TOOLS: &[Tool] = &[
         optional: false,
     },
     Tool {
+        name: "PgBouncer",
+        purpose: Purpose::Test,
+        why: "a pooler in front of PostgreSQL",
+        does: "apt package pgbouncer; where systemd has started its service, stops and disables that",
+        find: || version("pgbouncer"),
+        install: install_pgbouncer,
+        optional: false,
+    },
+    Tool {
         name: "MariaDB",
         purpose: Purpose::Test,
         why: "a server to observe",
@@ -241,6 +250,15 @@ fn postgresql(major: u32) -> Option<String> {
     let tree = layout::postgresql(major);
     let complete = ["bin/postgres", "bin/initdb", "bin/pgbench"].iter().all(|file| tree.join(file).exists());
     complete.then(|| show(&tree))
+}
+
+fn install_pgbouncer(apt: &Apt) -> Result<()> {
+    apt.install(&["pgbouncer"])?;
+    // The directory tells that systemd runs (sd_booted(3)).
+    if Path::new("/run/systemd/system").exists() {
+        apt.root("systemctl", &["disable", "--now", "pgbouncer"], None)?;
+    }
+    Ok(())
 }
 
 /// A toolchain that can build `core` for the bpf target: nightly or the linked one, with the standard library's sources.

@@ -14,6 +14,7 @@ fn instance() -> Arc<Instance> {
     Arc::new(Instance {
         key: ServerKey { pid: SERVER, start_ticks: 1 },
         engine: Engine::Postgresql,
+        pooler: None,
         version: None,
         executable: PathBuf::from("/bin/postgres"),
         data_dir: None,

@@ -66,7 +66,9 @@ pub(super) enum PointsError {
     Read(#[from] io::Error),
     #[error("the executable is no ELF file that can be read: {0}")]
     Elf(#[from] object::Error),
-    #[error("the executable exports none of {0}")]
+    #[error(
+        "the executable exports none of {0}; poolers have no such functions, so what their encrypted sessions say is not visible"
+    )]
     NoSymbols(String),
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Common, DEGRADED, FINE, UNUSABLE, table};
 use crate::{
-    model::{Container, Instance, Listen, WireState, printable},
+    model::{Container, Instance, Listen, Pooler, WireState, printable},
     runtime::survey::{Survey, survey},
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Row<'a> {
     engine: &'static str,
+    pooler: Option<Pooler>,
     version: Option<&'a str>,
     pid: u32,
     executable: String,
@@ -36,6 +37,7 @@ impl<'a> Row<'a> {
     fn new(instance: &'a Instance, wire: &'a WireState) -> Row<'a> {
         Row {
             engine: instance.engine.name(),
+            pooler: instance.pooler,
             version: instance.version.as_deref(),
             pid: instance.key.pid,
             executable: instance.executable.display().to_string(),
@@ -74,7 +76,7 @@ fn text(survey: &Survey, rows: &[Row<'_>], out: &mut dyn Write) -> anyhow::Resul
             .map(|row| {
                 let listen: Vec<String> = row.listen.iter().map(Listen::to_string).collect();
                 [
-                    row.engine.to_owned(),
+                    row.pooler.map_or(row.engine, Pooler::name).to_owned(),
                     row.version.unwrap_or("?").to_owned(),
                     row.pid.to_string(),
                     listen.join(" "),

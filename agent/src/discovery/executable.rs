@@ -21,7 +21,7 @@ use object::{
     read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym},
 };
 
-use crate::model::Engine;
+use crate::model::{Engine, Pooler};
 
 /// Functions that only the PostgreSQL server exports, in all versions from 13 to 18. pg_ctl, psql and pgbench have none of them.
 const POSTGRES_EXPORTS: [&str; 3] = ["PostmasterMain", "secure_read", "secure_write"];
@@ -36,8 +36,19 @@ const POSTGRES_MESSAGES: [&str; 3] = [
 /// Help texts that are whole C strings in both mysqld 9 and mariadbd 10.11, and in none of their other programs.
 const MYSQLD_MESSAGES: [&str; 3] =
     ["Chroot mysqld daemon during startup.", "Lock mysqld in memory.", "Pid file used by safe_mysqld"];
+/// A function of libevent without which PgBouncer does not work (src/main.c). Few programs import it, and PgBouncer is too small to be searched
+/// for its messages without such a hint.
+const PGBOUNCER_IMPORT: &str = "event_base_loop";
+/// Names of settings and messages that are whole C strings in PgBouncer since 1.8, and in no client of it.
+const PGBOUNCER_MESSAGES: [&str; 3] = ["server_reset_query_always", "pooler error: %s", "query_wait_timeout"];
+/// Messages of ProxySQL since 2.0 (lib/ProxySQL_Admin.cpp, lib/MySQL_Session.cpp). Not compared with a build of it: Debian has none.
+const PROXYSQL_MESSAGES: [&str; 2] = [
+    "Standard ProxySQL Admin rev. %s -- %s -- %s\n",
+    "ProxySQL Error: connection is locked to hostgroup %d but trying to reach hostgroup %d",
+];
 /// What the strings that hold a version have in common; see [`postgres_version`] and its neighbours for the rest.
 const POSTGRES_VERSION: &str = "PostgreSQL ";
+const PGBOUNCER_VERSION: &str = "PgBouncer ";
 const MYSQL_VERSION: &str = "MySQL ";
 const MARIADB_VERSION: &str = "-MariaDB";
 
@@ -90,6 +101,7 @@ impl FileId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Software {
     pub(super) engine: Engine,
+    pub(super) pooler: Option<Pooler>,
     /// As compiled in; `None` where it is not found or not unique.
     pub(super) version: Option<String>,
 }
@@ -156,24 +168,25 @@ fn by_symbols(file: &File) -> Option<Kind> {
         return Some(Survey::of(file, &image.read_only, [MYSQL_VERSION, MARIADB_VERSION]).mysqld());
     }
     let size = file.metadata().ok()?.size();
-    Some(if size >= SEARCH_THRESHOLD { Kind::Undecided } else { Kind::Other })
+    Some(if size >= SEARCH_THRESHOLD || image.may_be_pgbouncer { Kind::Undecided } else { Kind::Other })
 }
 
 fn by_messages(file: &File) -> Option<Kind> {
     let image = Image::read(file)?;
-    // Most large programs that listen are no servers: one message of each engine is enough to see that.
-    let first = Survey::of(file, &image.read_only, [POSTGRES_MESSAGES[0], MYSQLD_MESSAGES[0]]);
-    let all_of = |messages: [&'static str; 3], versions: &[&'static str]| {
+    // Most large programs that listen are no servers: one message of each is enough to see that.
+    let firsts = [POSTGRES_MESSAGES[0], MYSQLD_MESSAGES[0], PGBOUNCER_MESSAGES[0], PROXYSQL_MESSAGES[0]];
+    let first = Survey::of(file, &image.read_only, firsts);
+    let all_of = |messages: &[&'static str], versions: &[&'static str]| {
         first.messages.contains(messages[0]).then_some(())?;
-        let wanted = messages.into_iter().chain(versions.iter().copied());
+        let wanted = messages.iter().chain(versions).copied();
         let survey = Survey::of(file, &image.read_only, wanted);
         messages.iter().all(|message| survey.messages.contains(message)).then_some(survey)
     };
-    if let Some(survey) = all_of(POSTGRES_MESSAGES, &[POSTGRES_VERSION]) {
-        Some(survey.server(Engine::Postgresql))
-    } else {
-        all_of(MYSQLD_MESSAGES, &[MYSQL_VERSION, MARIADB_VERSION]).map(|survey| survey.mysqld())
-    }
+    all_of(&POSTGRES_MESSAGES, &[POSTGRES_VERSION])
+        .map(|survey| survey.server(Engine::Postgresql))
+        .or_else(|| all_of(&MYSQLD_MESSAGES, &[MYSQL_VERSION, MARIADB_VERSION]).map(|survey| survey.mysqld()))
+        .or_else(|| all_of(&PGBOUNCER_MESSAGES, &[PGBOUNCER_VERSION]).map(|survey| survey.pooler(Pooler::PgBouncer)))
+        .or_else(|| all_of(&PROXYSQL_MESSAGES, &[]).map(|survey| survey.pooler(Pooler::ProxySql)))
 }
 
 /// What the ELF headers and the dynamic symbol table tell.
@@ -182,6 +195,8 @@ struct Image {
     exports: BTreeSet<&'static str>,
     /// Offset and size of the parts that hold constants.
     read_only: Vec<(u64, u64)>,
+    /// Imports what PgBouncer does.
+    may_be_pgbouncer: bool,
 }
 
 impl Image {
@@ -203,7 +218,7 @@ impl Image {
             0 => &[][..],
             _ => header.section_headers(endian, data).ok()?,
         };
-        let mut image = Image { exports: BTreeSet::new(), read_only: Vec::new() };
+        let mut image = Image { exports: BTreeSet::new(), read_only: Vec::new(), may_be_pgbouncer: false };
         let mut symbols_seen = false;
         for section in sections {
             let flags = section.sh_flags(endian);
@@ -251,16 +266,13 @@ impl Image {
         }
         let strings = strings.data(endian, data).ok()?;
         for symbol in symbols.data_as_array::<Elf::Sym, _>(endian, data).ok()? {
+            let Some(tail) = strings.get(symbol.st_name(endian) as usize..) else { continue };
+            let is = |name: &str| tail.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
             if symbol.is_undefined(endian) {
+                self.may_be_pgbouncer |= is(PGBOUNCER_IMPORT);
                 continue;
             }
-            let Some(tail) = strings.get(symbol.st_name(endian) as usize..) else { continue };
-            let wanted = POSTGRES_EXPORTS.into_iter().chain([MYSQLD_EXPORT]);
-            self.exports.extend(
-                wanted
-                    .into_iter()
-                    .find(|name| tail.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))),
-            );
+            self.exports.extend(POSTGRES_EXPORTS.into_iter().chain([MYSQLD_EXPORT]).find(|name| is(name)));
         }
         Some(())
     }
@@ -273,6 +285,7 @@ struct Survey {
     postgres_versions: BTreeSet<String>,
     mysql_versions: BTreeSet<String>,
     mariadb_versions: BTreeSet<String>,
+    pgbouncer_versions: BTreeSet<String>,
     hits: usize,
 }
 
@@ -322,6 +335,7 @@ impl Survey {
         match needle {
             POSTGRES_VERSION => self.postgres_versions.extend(postgres_version(string)),
             MYSQL_VERSION => self.mysql_versions.extend(mysql_version(string)),
+            PGBOUNCER_VERSION => self.pgbouncer_versions.extend(pgbouncer_version(string)),
             MARIADB_VERSION => self.mariadb_versions.extend(mariadb_version(string)),
             message => {
                 if string == message {
@@ -342,10 +356,22 @@ impl Survey {
             Engine::Mysql => &self.mysql_versions,
             Engine::Mariadb => &self.mariadb_versions,
         };
-        // Two different ones would make each a guess.
-        let version = versions.first().filter(|_| versions.len() == 1).cloned();
-        Kind::Server(Arc::new(Software { engine, version }))
+        Kind::Server(Arc::new(Software { engine, pooler: None, version: only(versions) }))
     }
+
+    fn pooler(&self, pooler: Pooler) -> Kind {
+        let (engine, version) = match pooler {
+            Pooler::PgBouncer => (Engine::Postgresql, only(&self.pgbouncer_versions)),
+            // It is compiled in, but in no form that would tell it from other strings.
+            Pooler::ProxySql => (Engine::Mysql, None),
+        };
+        Kind::Server(Arc::new(Software { engine, pooler: Some(pooler), version }))
+    }
+}
+
+/// The one version found: two different ones would make each a guess.
+fn only(versions: &BTreeSet<String>) -> Option<String> {
+    versions.first().filter(|_| versions.len() == 1).cloned()
 }
 
 /// The string around `at`, if it is NUL-terminated and begins after a NUL: so compilers of C lay out literals, and those of Rust
@@ -379,6 +405,12 @@ fn mariadb_version(string: &str) -> Option<String> {
     (is_release(numbers) && patch.bytes().all(|byte| byte.is_ascii_digit())).then(|| string.to_owned())
 }
 
+/// `PACKAGE_STRING`: `PgBouncer 1.18.0`, followed by a line feed where `--version` prints it.
+fn pgbouncer_version(string: &str) -> Option<String> {
+    let version = string.strip_prefix(PGBOUNCER_VERSION)?.trim_end();
+    is_release(version).then(|| version.to_owned())
+}
+
 /// Three numbers.
 fn is_release(text: &str) -> bool {
     let numbers: Vec<&str> = text.split('.').collect();
@@ -408,7 +440,11 @@ mod tests {
     }
 
     fn server(engine: Engine, version: Option<&str>) -> Kind {
-        Kind::Server(Arc::new(Software { engine, version: version.map(ToOwned::to_owned) }))
+        Kind::Server(Arc::new(Software { engine, pooler: None, version: version.map(ToOwned::to_owned) }))
+    }
+
+    fn pooler(engine: Engine, pooler: Pooler, version: Option<&str>) -> Kind {
+        Kind::Server(Arc::new(Software { engine, pooler: Some(pooler), version: version.map(ToOwned::to_owned) }))
     }
 
     const POSTGRES_15: &str = "PostgreSQL 15.20 (Debian 15.20-0+deb12u1) on x86_64-pc-linux-gnu, compiled by gcc (Debian 12.2.0-14+deb12u1) 12.2.0, 64-bit";
@@ -451,6 +487,26 @@ mod tests {
 
         let build = Elf::new().strings(&postgres[1..]).padded(SEARCH_THRESHOLD).build();
         assert_eq!(identify(&build), (Kind::Undecided, Kind::Other));
+    }
+
+    #[test]
+    fn poolers_are_told_by_their_messages() {
+        let strings: Vec<&str> = PGBOUNCER_MESSAGES.into_iter().chain(["PgBouncer 1.18.0", "PgBouncer"]).collect();
+        let build = Elf::new().imports(&[PGBOUNCER_IMPORT]).strings(&strings);
+        let found = pooler(Engine::Postgresql, Pooler::PgBouncer, Some("1.18.0"));
+        assert_eq!(identify(&build.build()), (Kind::Undecided, found));
+        let build = Elf::new().imports(&[PGBOUNCER_IMPORT]).strings(&strings[1..]);
+        assert_eq!(identify(&build.build()), (Kind::Undecided, Kind::Other));
+        assert_eq!(
+            identify(&Elf::new().strings(&strings).build()).0,
+            Kind::Other,
+            "too small to be searched without a hint"
+        );
+
+        let build = Elf::new().strings(&PROXYSQL_MESSAGES).padded(SEARCH_THRESHOLD);
+        assert_eq!(identify(&build.build()), (Kind::Undecided, pooler(Engine::Mysql, Pooler::ProxySql, None)));
+        let build = Elf::new().strings(&PROXYSQL_MESSAGES[..1]).padded(SEARCH_THRESHOLD);
+        assert_eq!(identify(&build.build()).1, Kind::Other);
     }
 
     /// This program holds all the messages, as any other that looks for servers may.

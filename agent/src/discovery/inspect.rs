@@ -174,6 +174,7 @@ impl Inspector {
         let instance = Instance {
             key: ServerKey { pid: process.pid(), start_ticks: stat.start_ticks },
             engine: software.engine,
+            pooler: software.pooler,
             version,
             executable,
             data_dir,
@@ -196,9 +197,12 @@ impl Inspector {
     }
 }
 
-/// Both from the working directory: a postmaster (`ChangeToDataDir`) as well as mysqld and mariadbd (`my_setwd`) enter the data
+/// A pooler has no data. Else both from the working directory: a postmaster (`ChangeToDataDir`) as well as mysqld and mariadbd (`my_setwd`) enter the data
 /// directory before they listen, wherever options or configuration files said it is, and never leave it.
 fn version_and_data_dir(process: &Process, software: &Software) -> (Option<String>, Option<PathBuf>) {
+    if software.pooler.is_some() {
+        return (software.version.clone(), None);
+    }
     let directory = || process.own_link("cwd").ok();
     match software.engine {
         Engine::Postgresql => {

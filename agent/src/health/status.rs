@@ -58,6 +58,8 @@ pub struct Feature {
 pub struct Instance {
     /// `postgresql`, `mysql` or `mariadb`.
     pub engine: String,
+    /// `pgbouncer` or `proxysql`, if it stands in front of servers of that engine.
+    pub pooler: Option<String>,
     /// Version as the server writes it.
     pub version: Option<String>,
     /// Process id of its main process.
@@ -225,8 +227,18 @@ fn agent(stats: &AgentStats) -> Agent {
 }
 
 fn instance(server: &InstanceSnapshot, top: Option<usize>) -> Instance {
-    let model::Instance { key, engine, version, executable, data_dir, uid: _, listen, container, service_instance_id } =
-        &*server.instance;
+    let model::Instance {
+        key,
+        engine,
+        pooler,
+        version,
+        executable,
+        data_dir,
+        uid: _,
+        listen,
+        container,
+        service_instance_id,
+    } = &*server.instance;
     let mut heaviest: Vec<_> = server.statements.iter().collect();
     heaviest.sort_by_cached_key(|row| {
         (Reverse(row.stats.total()), row.digest.fingerprint, row.database.clone(), row.user.clone())
@@ -235,6 +247,7 @@ fn instance(server: &InstanceSnapshot, top: Option<usize>) -> Instance {
     let durations = server.durations();
     Instance {
         engine: Engine::name(*engine).to_owned(),
+        pooler: pooler.map(|pooler| pooler.name().to_owned()),
         version: version.clone(),
         pid: key.pid,
         executable: executable.to_string_lossy().into_owned(),
@@ -359,7 +372,7 @@ mod tests {
         assert_eq!(
             first,
             json!({
-                "engine": "postgresql", "version": "15.18", "pid": 4711, "executable": "/usr/lib/postgresql/15/bin/postgres",
+                "engine": "postgresql", "pooler": null, "version": "15.18", "pid": 4711, "executable": "/usr/lib/postgresql/15/bin/postgres",
                 "data_dir": "/var/lib/postgresql/15/main", "listen": ["tcp:127.0.0.1:5432", "unix:/run/postgresql/.s.PGSQL.5432"],
                 "container": null, "service_instance_id": "00000000-0000-0000-0000-000000001234",
                 "wire": { "state": "visible", "strategy": "boundary", "reason": "symbols are there" },

@@ -33,6 +33,26 @@ impl fmt::Display for Engine {
     }
 }
 
+/// A program between clients and servers that speaks their protocol itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooler {
+    /// PgBouncer, in front of PostgreSQL.
+    PgBouncer,
+    /// ProxySQL, in front of MySQL and MariaDB.
+    ProxySql,
+}
+
+impl Pooler {
+    /// The name of its executable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooler::PgBouncer => "pgbouncer",
+            Pooler::ProxySql => "proxysql",
+        }
+    }
+}
+
 /// A process, told apart from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerKey {
@@ -86,8 +106,10 @@ pub struct Container {
 pub struct Instance {
     /// The server's main process: the postmaster, mysqld or mariadbd.
     pub key: ServerKey,
-    /// The software.
+    /// The software; of a pooler, the one whose protocol its clients speak.
     pub engine: Engine,
+    /// It is no server itself but stands in front of some. What its clients run, the servers behind it run once more.
+    pub pooler: Option<Pooler>,
     /// Version as the server itself writes it, e.g. `15.18`, `10.11.14-MariaDB`, `9.7.0`.
     pub version: Option<String>,
     /// Executable, path as seen in the server's mount namespace.
@@ -105,6 +127,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// The program's name: the engine's, or the pooler's.
+    pub fn product(&self) -> &'static str {
+        self.pooler.map_or(self.engine.name(), Pooler::name)
+    }
+
     /// A short label for people: `postgresql:5432`, or the Unix socket's path where there is no port.
     pub fn label(&self) -> String {
         let port = self.listen.iter().find_map(|listen| match listen {
@@ -118,8 +145,8 @@ impl Instance {
             })
         });
         match place {
-            Some(place) => format!("{}:{place}", self.engine),
-            None => format!("{}:pid{}", self.engine, self.key.pid),
+            Some(place) => format!("{}:{place}", self.product()),
+            None => format!("{}:pid{}", self.product(), self.key.pid),
         }
     }
 }

@@ -24,7 +24,7 @@ pub use counted::{Counted, Ending, Policy, Subject};
 pub use digest::Digest;
 pub use duration::HumanDuration;
 pub use histogram::Histogram;
-pub use instance::{Container, Engine, Instance, Listen, ServerKey};
+pub use instance::{Container, Engine, Instance, Listen, Pooler, ServerKey};
 pub use printable::printable;
 pub use problem::Problem;
 pub use secret::Secret;

@@ -51,6 +51,7 @@ pub(crate) fn server() -> InstanceSnapshot {
     let instance = Instance {
         key: ServerKey { pid: 4711, start_ticks: 99 },
         engine: Engine::Postgresql,
+        pooler: None,
         version: Some("15.18".into()),
         executable: "/usr/lib/postgresql/15/bin/postgres".into(),
         data_dir: Some("/var/lib/postgresql/15/main".into()),

@@ -169,7 +169,7 @@ impl Servers {
 
     /// Sessions that are older than the agent's look at them have said who they are already; a PostgreSQL backend's title still tells.
     fn tell_sessions(&self, instance: &Instance) {
-        if instance.engine != Engine::Postgresql {
+        if instance.engine != Engine::Postgresql || instance.pooler.is_some() {
             return;
         }
         for process in self.discovery.backends(instance.key.pid) {
@@ -180,7 +180,9 @@ impl Servers {
     }
 
     fn reconcile(&self, known: &HashMap<ServerKey, Known>) {
-        for server in known.values().filter(|server| server.instance.engine != Engine::Postgresql) {
+        // A backend of PostgreSQL ends with its connection.
+        let many_a_process = |instance: &Instance| instance.engine != Engine::Postgresql || instance.pooler.is_some();
+        for server in known.values().filter(|server| many_a_process(&server.instance)) {
             if let Some(open) = self.discovery.open_sockets(server.instance.key.pid) {
                 self.tell(Command::Reconcile { slot: server.slot, open: open.into_iter().collect::<HashSet<u64>>() });
             }

@@ -17,6 +17,16 @@ pub enum Direction {
     Response,
 }
 
+impl Direction {
+    /// The other way.
+    pub fn other(self) -> Direction {
+        match self {
+            Direction::Request => Direction::Response,
+            Direction::Response => Direction::Request,
+        }
+    }
+}
+
 /// What a machine has to say.
 #[derive(Debug)]
 pub enum Event {
@@ -39,8 +49,8 @@ pub enum Anomaly {
     Evicted,
     /// The session is encrypted and the bytes are not clear text.
     Encrypted,
-    /// The session uses protocol compression.
-    Compressed,
+    /// The session speaks MySQL's X protocol, which is another one.
+    XProtocol,
     /// Replication or binlog stream: left out on purpose.
     Replication,
 }
@@ -53,7 +63,7 @@ impl Anomaly {
             Anomaly::Resynchronised => "resynchronised",
             Anomaly::Evicted => "evicted",
             Anomaly::Encrypted => "encrypted",
-            Anomaly::Compressed => "compressed",
+            Anomaly::XProtocol => "x_protocol",
             Anomaly::Replication => "replication",
         }
     }

@@ -10,11 +10,24 @@ use crate::{
     servers::{Mysqld, Transport, mysqld::DATABASE},
 };
 
+/// What its sessions are wrapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    /// Nothing.
+    None,
+    /// TLS, whatever certificate the server has.
+    Tls,
+    /// Protocol compression (zlib).
+    Compression,
+}
+
 /// A run of mysqlslap: one statement again and again, as text.
 #[derive(Clone, Debug)]
 pub struct Mysqlslap {
     /// Transport.
     pub transport: Transport,
+    /// What its sessions are wrapped in.
+    pub wrapping: Wrapping,
     /// The statement.
     pub statement: String,
     /// Connections.
@@ -33,7 +46,12 @@ impl Mysqlslap {
             format!("--concurrency={}", self.clients),
             format!("--number-of-queries={}", self.clients * self.executions),
         ]);
-        let launch = launch.args(server.client_arguments("--", self.transport)?);
+        let wrapping: &[&str] = match self.wrapping {
+            Wrapping::None => &["--skip-ssl"],
+            Wrapping::Tls => &["--ssl", "--disable-ssl-verify-server-cert"],
+            Wrapping::Compression => &["--skip-ssl", "--compress"],
+        };
+        let launch = launch.args(wrapping).args(server.client_arguments("--", self.transport)?);
         Load::start(launch, Amount::Transactions(self.executions), vec![self.statement.clone()], read)
     }
 

@@ -1,13 +1,13 @@
 //! pgbench.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 
 use super::{Amount, Load, Report, number};
 use crate::{
     process::Launch,
-    servers::{Postgres, Transport},
+    servers::{Pgbouncer, Postgres, Transport},
 };
 
 /// A script that pgbench brings along.
@@ -89,6 +89,15 @@ impl Pgbench {
 
     /// Starts it.
     pub fn start(&self, server: &Postgres) -> Result<Load> {
+        self.start_at(server, server.socket_dir(), server.port())
+    }
+
+    /// Starts it on `pooler`, which stands in front of `server`.
+    pub fn start_through(&self, pooler: &Pgbouncer, server: &Postgres) -> Result<Load> {
+        self.start_at(server, pooler.socket_dir(), pooler.port())
+    }
+
+    fn start_at(&self, server: &Postgres, socket_dir: &Path, port: u16) -> Result<Load> {
         let script = match self.script {
             Script::SelectOnly => "select-only",
             Script::TpcB => "tpcb-like",
@@ -98,11 +107,11 @@ impl Pgbench {
             format!("--builtin={script}"),
             format!("--protocol={}", self.protocol.name()),
             format!("--client={}", self.clients),
-            format!("--port={}", server.port()),
+            format!("--port={port}"),
         ]);
         launch = match self.transport {
             Transport::Tcp => launch.arg("--host=127.0.0.1").network(server.network()),
-            Transport::Unix => launch.arg("--host").arg(server.socket_dir()),
+            Transport::Unix => launch.arg("--host").arg(socket_dir),
         };
         launch = match self.amount {
             Amount::Seconds(seconds) => launch.arg(format!("--time={seconds}")),

@@ -14,9 +14,11 @@ use crate::process::{Launch, User};
 pub mod mariadb;
 pub mod mysql;
 pub mod mysqld;
+pub mod pgbouncer;
 pub mod postgres;
 
 pub use mysqld::{Mysqld, MysqldOptions};
+pub use pgbouncer::Pgbouncer;
 pub use postgres::{Postgres, PostgresOptions};
 
 /// How a client reaches a server.

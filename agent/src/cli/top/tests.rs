@@ -49,6 +49,7 @@ fn instance(engine: Engine, port: u16, statements: Vec<StatementSnapshot>) -> In
     let instance = Instance {
         key: ServerKey { pid: u32::from(port), start_ticks: 7 },
         engine,
+        pooler: None,
         version: Some("15.18".into()),
         executable: "/usr/lib/postgresql/15/bin/postgres".into(),
         data_dir: None,

@@ -221,13 +221,14 @@ fn instance_row(now: &Instance, rates: Option<&Rates<'_>>) -> InstanceRow {
     }
 }
 
-/// The engine and its port, or its socket where it has none.
+/// The engine or pooler and its port, or its socket where it has none.
 fn label(instance: &Instance) -> String {
+    let product = instance.pooler.as_ref().unwrap_or(&instance.engine);
     let tcp = instance.listen.iter().find_map(|listen| listen.strip_prefix("tcp:")?.rsplit(':').next());
     let unix = || instance.listen.iter().find_map(|listen| listen.strip_prefix("unix:"));
     match tcp.or_else(unix) {
-        Some(place) => format!("{}:{place}", instance.engine),
-        None => format!("{}:pid{}", instance.engine, instance.pid),
+        Some(place) => format!("{product}:{place}"),
+        None => format!("{product}:pid{}", instance.pid),
     }
 }
 

@@ -82,7 +82,7 @@ impl Builder {
         let instance = &server.instance;
         let engine = instance.engine.name();
         let mut resource: Attributes<'_> = vec![
-            (a::SERVICE_NAME, engine.into()),
+            (a::SERVICE_NAME, instance.product().into()),
             (a::SERVICE_INSTANCE_ID, instance.service_instance_id.to_string().into()),
             (a::DB_SYSTEM_NAME, engine.into()),
         ];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Lost, MAX_QUEUED, MAX_QUEUED_BYTES, Mysql, REPLICATION,
+    Lost,
     command::{self as request, MAX_TEXT},
     exchange::{Effect, Exchange, Expect, add_fetch},
     handshake, lexer,
@@ -11,6 +11,7 @@ use super::{
     prepared::Prepared,
     protocol::{CLASSIC_EOF, LAST_PREPARED, command, header, status},
     response::{self, End, Head, PrepareOk},
+    session::{REPLICATION, Session},
     startup,
 };
 use crate::{
@@ -18,6 +19,10 @@ use crate::{
     wire::{Anomaly, Event},
 };
 
+/// Most commands that may wait for their responses.
+pub(super) const MAX_QUEUED: usize = 1024;
+/// Most bytes of text that waiting commands may hold.
+pub(super) const MAX_QUEUED_BYTES: usize = 1 << 20;
 /// Cursor types among the flags of `COM_STMT_EXECUTE` (`enum_cursor_type`): read only, for update, scrollable.
 const CURSOR_TYPES: u8 = 1 | 2 | 4;
 /// Error of a command on a prepared statement that the server does not know (`ER_UNKNOWN_STMT_HANDLER`).
@@ -36,18 +41,16 @@ fn text_bytes(text: &Text) -> usize {
     }
 }
 
-impl Mysql {
+impl Session {
     /// Whether the client's next packet is no command but part of the current exchange.
     pub(super) fn awaits_client(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| matches!(exchange.expect, Expect::Upload | Expect::Login))
+        self.exchange.as_ref().is_some_and(|exchange| exchange.awaits_client())
     }
 
     /// A packet of the client.
     pub(super) fn command(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
-        if let Some(exchange) = &mut self.exchange
-            && matches!(exchange.expect, Expect::Upload | Expect::Login)
-        {
-            if packet.first != exchange.sequence {
+        if let Some(mut exchange) = self.exchange.take_if(|exchange| exchange.awaits_client()) {
+            if !self.is_next(packet, &exchange) {
                 return Err(Lost);
             }
             exchange.sequence = packet.last.wrapping_add(1);
@@ -56,12 +59,13 @@ impl Mysql {
             if exchange.expect == Expect::Upload && packet.length == 0 {
                 exchange.expect = Expect::Head;
             }
+            self.exchange = Some(exchange);
             return Ok(());
         }
         if packet.first != 0 {
             return Err(Lost);
         }
-        if let Some(exchange) = self.exchange.take_if(|exchange| matches!(exchange.expect, Expect::PerhapsEof { .. })) {
+        if let Some(exchange) = self.exchange.take_if(|exchange| exchange.perhaps_ended()) {
             self.finish_perhaps(exchange, out);
         }
         let code = match packet.payload.first() {
@@ -161,13 +165,12 @@ impl Mysql {
     /// A packet of the server.
     pub(super) fn answer(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
         let Some(mut exchange) = self.exchange.take() else { return self.unsolicited(packet, at, out) };
-        if let Expect::PerhapsEof { .. } = exchange.expect
-            && !(is_eof(packet) && packet.first == exchange.sequence)
-        {
+        let is_next = self.is_next(packet, &exchange);
+        if exchange.perhaps_ended() && !(is_eof(packet) && is_next) {
             self.finish_perhaps(exchange, out);
             return self.unsolicited(packet, at, out);
         }
-        if packet.first != exchange.sequence {
+        if !is_next {
             return Err(Lost);
         }
         exchange.sequence = packet.last.wrapping_add(1);
@@ -361,8 +364,9 @@ impl Mysql {
             _ => None,
         };
         let code = if let End::Err { code } = end { Some(code) } else { None };
-        exchange.end_part(at, affected, code);
-        let status = end.status().unwrap_or(0);
+        let status = end.status();
+        exchange.end_part(at, affected, code, status.map(|status| status & status::IN_TRANS != 0));
+        let status = status.unwrap_or(0);
         if status & status::MORE_RESULTS_EXISTS != 0 && exchange.may_have_rows() {
             exchange.expect = Expect::Head;
             self.exchange = Some(exchange);
@@ -375,7 +379,7 @@ impl Mysql {
     pub(super) fn finish_perhaps(&mut self, mut exchange: Box<Exchange>, out: &mut Vec<Event>) {
         if let Expect::PerhapsEof { ended, .. } = exchange.expect {
             self.classic_eof = Some(false);
-            exchange.end_part(ended, None, None);
+            exchange.end_part(ended, None, None, None);
             self.finish(exchange, true, 0, out);
         }
     }
@@ -419,17 +423,20 @@ impl Mysql {
             exchange.text = Text::Unknown;
         }
         let opens_cursor = exchange.wants_cursor && succeeded && status & status::CURSOR_EXISTS != 0;
-        let is_fetch = exchange.command == command::STMT_FETCH;
-        let backslash = !self.no_backslash_escapes;
-        exchange.statements(backslash, |statement| {
+        let (code, backslash) = (exchange.command, !self.no_backslash_escapes);
+        let resets = succeeded && matches!(code, command::RESET_CONNECTION | command::CHANGE_USER);
+        self.transactions.resume(exchange.start);
+        exchange.statements(backslash, |statement, in_transaction| {
+            let transaction = self.transactions.complete(&statement, in_transaction, resets);
             if opens_cursor {
                 self.keep_cursor(id, statement, out);
-            } else if is_fetch {
+            } else if code == command::STMT_FETCH {
                 self.fetched(id, statement, status, out);
             } else {
                 self.note_use(&statement);
                 out.push(Event::Statement(statement));
             }
+            out.extend(transaction.map(Event::Transaction));
         });
         self.exchange = self.queue.pop_front().map(|mut next| {
             self.queued_bytes = self.queued_bytes.saturating_sub(text_bytes(&next.text));
@@ -500,7 +507,6 @@ impl Mysql {
     /// Takes over what an end packet says about the session.
     pub(super) fn apply_status(&mut self, end: &End<'_>) {
         let Some(status) = end.status() else { return };
-        self.in_transaction = status & status::IN_TRANS != 0;
         self.no_backslash_escapes = status & status::NO_BACKSLASH_ESCAPES != 0;
         if let End::Ok { schema: Some(schema), .. } = end {
             self.info.database = handshake::name(schema);

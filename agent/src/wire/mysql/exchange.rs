@@ -66,6 +66,8 @@ pub(super) struct Part {
     /// A client's file was loaded.
     pub(super) copy: bool,
     pub(super) code: Option<u16>,
+    /// Whether a transaction is open behind it, if the server says so.
+    pub(super) in_transaction: Option<bool>,
 }
 
 /// A command that waits for its response, or for the rest of it.
@@ -144,8 +146,24 @@ impl Exchange {
         }
     }
 
-    /// Ends the result being received.
-    pub(super) fn end_part(&mut self, end: Timestamp, affected: Option<u64>, code: Option<u16>) {
+    /// Whether the client's next packet is no command but part of this exchange.
+    pub(super) fn awaits_client(&self) -> bool {
+        matches!(self.expect, Expect::Upload | Expect::Login)
+    }
+
+    /// Whether the response is complete unless an EOF packet follows.
+    pub(super) fn perhaps_ended(&self) -> bool {
+        matches!(self.expect, Expect::PerhapsEof { .. })
+    }
+
+    /// Ends the result being received. `in_transaction`: a transaction is open behind it, if the server says so.
+    pub(super) fn end_part(
+        &mut self,
+        end: Timestamp,
+        affected: Option<u64>,
+        code: Option<u16>,
+        in_transaction: Option<bool>,
+    ) {
         let part = Part {
             first_byte: self.first_byte.take().unwrap_or(end),
             end,
@@ -154,6 +172,7 @@ impl Exchange {
             bytes_out: std::mem::take(&mut self.bytes_out),
             copy: std::mem::take(&mut self.copy),
             code,
+            in_transaction,
         };
         if self.parts.len() < MAX_PARTS {
             self.parts.push(part);
@@ -163,15 +182,19 @@ impl Exchange {
         }
     }
 
-    /// The statements of a command whose last result has ended. `backslash`: a backslash escapes within strings.
-    pub(super) fn statements(mut self, backslash: bool, mut each: impl FnMut(Statement)) {
+    /// The statements of a command whose last result has ended, each with what its last result says of the transaction. `backslash`: a
+    /// backslash escapes within strings.
+    pub(super) fn statements(mut self, backslash: bool, mut each: impl FnMut(Statement, Option<bool>)) {
         let parts = std::mem::take(&mut self.parts);
         match parts.as_slice() {
             [] => {}
-            [part] => each(self.statement(part)),
+            [part] => each(self.statement(part), part.in_transaction),
             several => match self.split(several, backslash) {
-                Some(statements) => statements.into_iter().for_each(each),
-                None => each(self.statement(&sum(several))),
+                Some(statements) => statements.into_iter().for_each(|(statement, open)| each(statement, open)),
+                None => {
+                    let part = sum(several);
+                    each(self.statement(&part), part.in_transaction);
+                }
             },
         }
     }
@@ -196,7 +219,7 @@ impl Exchange {
     }
 
     /// One statement for each part of the text, if the results can be assigned to them for certain.
-    fn split(&self, parts: &[Part], backslash: bool) -> Option<Vec<Statement>> {
+    fn split(&self, parts: &[Part], backslash: bool) -> Option<Vec<(Statement, Option<bool>)>> {
         let Text::Known(text) = &self.text else { return None };
         if self.command != command::QUERY || self.merged || text.truncated() {
             return None;
@@ -216,7 +239,7 @@ impl Exchange {
             let piece = &raw[piece.clone()];
             if rest.is_empty() {
                 // Only an error may leave statements without result.
-                statements.last().filter(|last: &&Statement| last.status == Status::Error)?;
+                statements.last().filter(|(last, _): &&(Statement, _)| last.status == Status::Error)?;
                 break;
             }
             // A procedure may send result sets before its OK packet; everything else has one result.
@@ -226,7 +249,7 @@ impl Exchange {
             };
             let (mine, others) = rest.split_at(count);
             let part = sum(mine);
-            statements.push(Statement {
+            let statement = Statement {
                 kind: if part.copy { Kind::Copy } else { Kind::Simple },
                 text: Text::Known(Arc::new(StatementText::new(piece, piece.len()))),
                 start,
@@ -241,7 +264,8 @@ impl Exchange {
                 // Results in one write cannot be told apart in time.
                 estimated: others.first().is_some_and(|next| next.first_byte == part.end)
                     || start == part.end && !statements.is_empty(),
-            });
+            };
+            statements.push((statement, part.in_transaction));
             start = part.end;
             rest = others;
         }
@@ -250,7 +274,7 @@ impl Exchange {
 
     /// The statement of a command whose connection ended at `end`.
     pub(super) fn incomplete(mut self, end: Timestamp) -> Statement {
-        self.end_part(end, None, None);
+        self.end_part(end, None, None, None);
         let seen = self.parts.iter().any(|part| part.bytes_out > 0);
         let part = sum(&self.parts);
         let first_byte = seen.then_some(part.first_byte);
@@ -272,6 +296,7 @@ fn sum(parts: &[Part]) -> Part {
         all.bytes_out += part.bytes_out;
         all.copy |= part.copy;
         all.code = part.code.or(all.code);
+        all.in_transaction = part.in_transaction;
     }
     all
 }

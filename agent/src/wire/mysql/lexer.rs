@@ -91,6 +91,16 @@ pub(super) fn first_word(text: &[u8]) -> &[u8] {
     &text[word(text, 0)]
 }
 
+/// The first words of a statement; empty where it has fewer.
+pub(super) fn first_words<const N: usize>(text: &[u8]) -> [&[u8]; N] {
+    let mut at = 0;
+    std::array::from_fn(|_| {
+        let range = word(text, at);
+        at = range.end;
+        &text[range]
+    })
+}
+
 /// Words that begin a compound statement, whose semicolons do not end it ("Compound Statements").
 const COMPOUND: [&[u8]; 8] = [b"IF", b"CASE", b"LOOP", b"WHILE", b"REPEAT", b"FOR", b"DECLARE", b"DELIMITER"];
 /// Objects that have a body of statements.

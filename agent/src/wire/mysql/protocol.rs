@@ -73,3 +73,14 @@ pub(super) const CLASSIC_EOF: u64 = 5;
 pub(super) const PROGRESS: u16 = 0xffff;
 /// MariaDB: "the statement prepared last" in place of a statement id ("COM_STMT_EXECUTE").
 pub(super) const LAST_PREPARED: u32 = u32::MAX;
+
+/// The X protocol (plugin/x/protocol/protobuf/mysqlx.proto): four bytes of length, one of type, protobuf.
+pub(super) mod x {
+    /// What a server says first, since 8.0: a notice of type `SERVER_HELLO` (mysqlx_notice.proto).
+    pub(crate) const HELLO: &[u8] = &[5, 0, 0, 0, 11, 8, 5, 26, 0];
+    /// `ClientMessages.Type`.
+    pub(crate) const REQUESTS: &[u8] =
+        &[1, 2, 3, 4, 5, 6, 7, 12, 17, 18, 19, 20, 24, 25, 30, 31, 32, 40, 41, 42, 43, 44, 45, 46];
+    /// `ServerMessages.Type`.
+    pub(crate) const RESPONSES: &[u8] = &[0, 1, 2, 3, 4, 11, 12, 13, 14, 15, 16, 17, 18, 19];
+}

@@ -1,11 +1,12 @@
 //! The phase from the greeting to the first command.
 
 use super::{
-    Lost, Mysql, Phase, TLS,
+    Lost,
     handshake::{Answer, Greeting, Login},
     packet::{HEADER, Packet},
-    protocol::header,
+    protocol::{header, status},
     response::{self, End},
+    session::{Phase, Session, TLS},
 };
 use crate::{
     model::{Code, Kind, SessionInfo, Statement, Status, Text, Timestamp},
@@ -82,7 +83,7 @@ impl Startup {
     }
 }
 
-impl Mysql {
+impl Session {
     /// The first packet that the server sends on a connection, or what may be that.
     pub(super) fn greeting(&mut self, packet: &Packet<'_>, at: Timestamp, out: &mut Vec<Event>) -> Result<(), Lost> {
         let fresh = !std::mem::replace(&mut self.established, true);
@@ -115,12 +116,15 @@ impl Mysql {
         }
         startup.capabilities = greeting.capabilities;
         // Nothing of an earlier session on the same socket number holds any more.
-        *self = Mysql {
-            info: SessionInfo { server_version: Some(greeting.version), ..SessionInfo::default() },
+        *self = Session {
+            info: SessionInfo {
+                server_version: Some(greeting.version),
+                started: Some(packet.began),
+                ..SessionInfo::default()
+            },
             phase: Phase::Starting(Box::new(startup)),
             established: true,
-            last: self.last,
-            ..Mysql::default()
+            ..Session::default()
         };
         Ok(())
     }
@@ -179,11 +183,12 @@ impl Mysql {
                 Ok(())
             }
             Some(&header::OK) if startup.next == Next::Authentication => {
-                let Some(end @ End::Ok { .. }) = response::ok(packet) else { return Err(Lost) };
+                let Some(end @ End::Ok { status, .. }) = response::ok(packet) else { return Err(Lost) };
                 out.push(Event::Statement(startup.statement(at, Status::Ok, None)));
                 let capabilities = startup.capabilities;
                 self.apply_status(&end);
-                self.enter_command_phase(capabilities, out);
+                self.transactions.session_begins(status & status::IN_TRANS != 0);
+                self.enter_command_phase(capabilities);
                 Ok(())
             }
             Some(&(header::EOF | header::AUTH_MORE_DATA | header::AUTH_NEXT_FACTOR))

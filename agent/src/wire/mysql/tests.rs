@@ -2,10 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod compression;
+mod recognition;
+mod transactions;
+
 use std::sync::Arc;
 
-use super::*;
-use crate::model::{Code, Kind, Statement, Status};
+use super::{
+    commands::{MAX_QUEUED, MAX_QUEUED_BYTES},
+    prepared::Prepared,
+    protocol::capability,
+    *,
+};
+use crate::{
+    model::{Code, Kind, Statement, Status, Text, Transaction},
+    wire::Anomaly,
+};
 
 const CONTINUED: usize = packet::CONTINUED as usize;
 const DEPRECATE: u64 = capability::DEPRECATE_EOF;
@@ -20,7 +32,7 @@ fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Payloads as packets with sequence ids from `sequence` on.
 fn packets(sequence: u8, payloads: &[&[u8]]) -> Vec<u8> {
-    payloads.iter().zip(0u8..).flat_map(|(payload, at)| packet(sequence.wrapping_add(at), payload)).collect()
+    payloads.iter().zip(0u32..).flat_map(|(payload, at)| packet(sequence.wrapping_add(at as u8), payload)).collect()
 }
 
 fn query(text: &str) -> Vec<u8> {
@@ -92,6 +104,13 @@ impl Session {
             Text::None => "-".to_owned(),
         };
         self.statements().iter().map(text).collect()
+    }
+
+    fn transactions(&self) -> Vec<Transaction> {
+        self.events
+            .iter()
+            .filter_map(|event| if let Event::Transaction(transaction) = event { Some(*transaction) } else { None })
+            .collect()
     }
 
     fn anomalies(&self) -> Vec<Anomaly> {
@@ -412,16 +431,7 @@ fn after_a_gap_texts_are_kept_but_not_which_statement_was_last() {
 }
 
 #[test]
-fn compression_replication_and_tls_are_named_once_and_left_alone() {
-    let mut session = Session::joined();
-    session.response(&packet(0, &greeting("9.0.0", u64::MAX)));
-    session.request(&packet(1, &answer(capability::PROTOCOL_41 | capability::MYSQL | capability::COMPRESS)));
-    session.response(&packet(2, &ok(0, 2)));
-    session.request(b"\x05\0\0\0\0\0\0anything");
-    session.gap();
-    assert_eq!(session.anomalies(), [Anomaly::Compressed]);
-    assert_eq!(session.machine.state(), SessionState::Opaque("compressed"));
-
+fn replication_is_named_once_and_left_alone() {
     let mut session = Session::started(DEPRECATE);
     session.request(&packet(0, &[0x15, 1, 0, 0, 0]));
     session.response(&packet(1, &ok(0, 2)));
@@ -447,20 +457,6 @@ fn a_session_captured_behind_its_encryption_is_followed() {
 }
 
 #[test]
-fn an_encrypted_session_joined_late_is_named() {
-    let mut session = Session::joined();
-    for _ in 0..3 {
-        assert_eq!(session.machine.state(), SessionState::Unknown);
-        // The server reads a record's header, then the rest.
-        session.request(b"\x17\x03\x03\x00\x03");
-        session.request(b"abc");
-        session.response(b"\x17\x03\x03\x00\x05defgh");
-    }
-    assert_eq!(session.machine.state(), SessionState::Opaque("tls"));
-    assert_eq!(session.anomalies(), [Anomaly::Encrypted]);
-}
-
-#[test]
 fn authentication_data_is_never_kept() {
     let mut session = Session::joined();
     session.response(&packet(0, &greeting("9.0.0", u64::MAX)));
@@ -478,11 +474,11 @@ fn authentication_data_is_never_kept() {
     session.response(&packet(2, b"\xfecaching_sha2_password\0challenge"));
     for byte in packet(3, secret).chunks(1) {
         session.request(byte);
-        assert!(session.machine.request.kept().is_empty());
+        assert!(session.machine.session.request.kept().is_empty());
     }
     session.response(&packet(4, &ok(0, 2)));
     assert_eq!(session.machine.info().user.as_deref(), Some("alice"));
-    assert!(session.machine.request.kept().is_empty());
+    assert!(session.machine.session.request.kept().is_empty());
     assert!(!format!("{:?}", session.machine).contains("secret"));
 }
 
@@ -512,7 +508,7 @@ fn an_idle_session_is_small() {
     session.request(&text[..5000]);
     session.request(&text[5000..]);
     session.response(&packet(1, &ok(0, 2)));
-    assert!(session.machine.request.kept().is_empty() && session.machine.exchange.is_none());
+    assert!(session.machine.session.request.kept().is_empty() && session.machine.session.exchange.is_none());
 }
 
 #[test]

@@ -7,8 +7,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use querylens::model::Engine;
 use querylens_tests::{
     agent::{Agent, AgentOptions, kernel_supports},
-    bpf,
-    http,
+    bpf, http,
     load::{
         Amount, Load, Pgbench, Sysbench,
         pgbench::{Protocol, Script},
@@ -27,7 +26,10 @@ fn select_only(seconds: u32) -> Pgbench {
 fn kill_under_load(strategy: &str, pid: u32, start: impl FnOnce() -> Load) {
     let agent = Agent::start(AgentOptions::capture(strategy)).unwrap();
     agent.wait_visible(pid).unwrap();
-    assert!(bpf::objects(agent.pid()) > 0, "the agent holds no eBPF object, so the test could not see one that is left");
+    assert!(
+        bpf::objects(agent.pid()) > 0,
+        "the agent holds no eBPF object, so the test could not see one that is left"
+    );
     let load = start();
     sleep(Duration::from_secs(1)).unwrap();
     assert!(agent.status().unwrap().instance(pid).unwrap().executions > 0, "{}", agent.stderr());

@@ -8,10 +8,7 @@
 //!
 //! A run of a real program then costs `passing + (time shown - counting)`.
 
-use std::{
-    path::PathBuf,
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use querylens_tests::bpf::{Empty, Program, RunStatistics};

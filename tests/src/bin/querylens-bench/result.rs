@@ -63,6 +63,19 @@ impl Outcome {
     }
 }
 
+/// Keeps pictures by their names beside the raw figures, and beside the page where the options ask for it.
+pub(crate) fn keep_pictures(pictures: &[(String, String)], output: Output) -> Result<()> {
+    let page = page().with_file_name("benchmarks");
+    for dir in [Some(layout::target().join("bench")), output.write_docs.then_some(page)].into_iter().flatten() {
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        for (name, picture) in pictures {
+            let file = dir.join(format!("{name}.svg"));
+            fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// The page with all tables.
 fn page() -> PathBuf {
     layout::checkout().join("docs/BENCHMARKS.md")

@@ -84,7 +84,7 @@ impl Options {
             let of_workload = |variant: &Variant| {
                 let wanted = self.variant.is_empty() || self.variant.contains(variant) || *variant == Variant::Nothing;
                 let twice = variant.strategy().is_some_and(|strategy| strategy == resolved.of(workload.engine()));
-                let possible = variant.strategy().is_none_or(|strategy| kernel_supports(strategy));
+                let possible = variant.strategy().is_none_or(kernel_supports);
                 wanted && possible && !twice && variant.exists_for(workload.engine())
             };
             let variants = Variant::ALL.into_iter().filter(of_workload).collect();
@@ -97,7 +97,13 @@ impl Options {
                 self.variant.is_empty() || self.variant.contains(variant) || *variant == Variant::Nothing
             };
             let variants = headline.into_iter().filter(wanted).collect();
-            blocks.push(Block { workload: HEADLINE, variants, rounds: self.headline_rounds, seconds, fixed_rate: None });
+            blocks.push(Block {
+                workload: HEADLINE,
+                variants,
+                rounds: self.headline_rounds,
+                seconds,
+                fixed_rate: None,
+            });
         }
         Plan { workloads, clients: self.clients, attributed_seconds: if self.quick { 2 } else { 5 }, blocks }
     }

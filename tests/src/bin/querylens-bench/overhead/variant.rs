@@ -120,15 +120,14 @@ impl Variant {
             Variant::Nothing | Variant::NothingAgain | Variant::PgStatStatements | Variant::AutoExplain => {
                 Ok(Watcher::Nobody)
             }
-            Variant::Querylens
-            | Variant::QuerylensSocket
-            | Variant::QuerylensBoundary
-            | Variant::QuerylensSyscall => {
+            Variant::Querylens | Variant::QuerylensSocket | Variant::QuerylensBoundary | Variant::QuerylensSyscall => {
                 let agent = Agent::start(AgentOptions::capture(self.strategy().unwrap_or("auto")))?;
                 agent.wait_visible(servers.pid(engine)?)?;
                 Ok(Watcher::Agent(Box::new(agent)))
             }
-            Variant::Tcpdump => Capture::start(servers.port(engine)?, engine).map(Watcher::Capture),
+            Variant::Tcpdump => {
+                Capture::start(servers.port(engine)?, engine).map(|capture| Watcher::Capture(Box::new(capture)))
+            }
         }
     }
 }
@@ -140,7 +139,7 @@ pub(super) enum Watcher {
     /// The agent.
     Agent(Box<Agent>),
     /// tcpdump and what reads it.
-    Capture(Capture),
+    Capture(Box<Capture>),
 }
 
 impl Watcher {

@@ -8,16 +8,25 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+/// CPU time of the calling thread so far.
+pub fn thread_time() -> Result<Duration> {
+    read(libc::CLOCK_THREAD_CPUTIME_ID).context("clock of this thread")
+}
+
 /// CPU time of all threads of a process so far, also of those that have ended (clock_getcpuclockid(3)).
 pub fn process_time(pid: u32) -> Result<Duration> {
     let mut clock: libc::clockid_t = 0;
     // SAFETY: the clock's number is written to a variable that lives until the call returns.
     let error = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) };
     ensure!(error == 0, "no clock of process {pid}: {}", std::io::Error::from_raw_os_error(error));
+    read(clock).with_context(|| format!("clock of process {pid}"))
+}
+
+fn read(clock: libc::clockid_t) -> Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: as above.
+    // SAFETY: the time is written to a variable that lives until the call returns.
     let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    ensure!(result == 0, "clock of process {pid}: {}", std::io::Error::last_os_error());
+    ensure!(result == 0, "clock_gettime: {}", std::io::Error::last_os_error());
     Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
 }
 

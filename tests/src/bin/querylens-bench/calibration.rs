@@ -8,10 +8,13 @@
 //!
 //! A run of a real program then costs `passing + (time shown - counting)`.
 
-use std::{path::PathBuf, time::Instant};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use querylens_tests::bpf::{Empty, Program, RunStatistics};
+use querylens_tests::{
+    bpf::{Empty, Program, RunStatistics},
+    cpu,
+};
 use serde_json::{Value, json};
 
 use crate::statistics::{median, rounded};
@@ -57,18 +60,13 @@ impl Calibration {
     pub(crate) fn measure() -> Result<Calibration> {
         let (binary, offset) = probed_offset()?;
         let at = |at_return| Empty::at_function(&binary, offset, at_return);
-        let bare = time(20_000, || {
-            probed();
-        });
+        let bare = time(|| probed())?;
         let entry = at(false)?;
-        let with_entry = time(20_000, || {
-            probed();
-        });
+        let with_entry = time(|| probed())?;
         // As the agent has it: both at the same place, where one trap serves the two.
         let exit = at(true)?;
-        let with_both = time(20_000, || {
-            probed();
-        });
+        let with_both = time(|| probed())?;
+        check_uncounted(&entry)?;
         let counting = counting(&entry, || {
             probed();
         })?;
@@ -123,29 +121,36 @@ impl Calibration {
     }
 }
 
-/// The median over some batches of what a call of `work` takes, in nanoseconds.
-fn time(calls: u32, mut work: impl FnMut()) -> f64 {
-    const BATCHES: usize = 15;
-    let mut batches: Vec<f64> = (0..BATCHES)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..calls {
-                work();
-            }
-            start.elapsed().as_nanos() as f64 / f64::from(calls)
-        })
-        .collect();
-    median(&mut batches).unwrap_or(0.0)
+/// The median over many batches of the CPU time that a call of `work` takes, in nanoseconds: being interrupted does not count.
+fn time(mut work: impl FnMut()) -> Result<f64> {
+    const BATCHES: u32 = 101;
+    const CALLS: u32 = 2000;
+    let mut batches = Vec::new();
+    for _ in 0..BATCHES {
+        let start = cpu::thread_time()?;
+        for _ in 0..CALLS {
+            work();
+        }
+        batches.push((cpu::thread_time()? - start).as_nanos() as f64 / f64::from(CALLS));
+    }
+    median(&mut batches).context("no batch was timed")
+}
+
+/// Fails if `program` has been counted although nobody here holds statistics: then others have them on, and timing it would time them too.
+fn check_uncounted(program: &Empty) -> Result<()> {
+    ensure!(program.cost()?.0 == 0, "the kernel's run statistics are on already: sysctl kernel.bpf_stats_enabled=0");
+    Ok(())
 }
 
 /// How much longer `work`, which passes the tracepoint once, takes with an empty program there, in nanoseconds.
 fn tracepoint(name: &std::ffi::CStr, mut work: impl FnMut()) -> Result<f64> {
-    let bare = time(50_000, &mut work);
+    let bare = time(&mut work)?;
     let Ok(program) = Empty::at_tracepoint(name) else {
         // Not on this kernel; then no strategy uses it either.
         return Ok(0.0);
     };
-    let with = time(50_000, &mut work);
+    let with = time(&mut work)?;
+    check_uncounted(&program)?;
     let statistics = RunStatistics::enable()?;
     let (before, _) = program.cost()?;
     work();

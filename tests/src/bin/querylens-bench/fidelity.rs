@@ -95,7 +95,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let clients = if ring_bytes.is_some() { &[SMALL_RING_CLIENTS] } else { clients };
             for &workload in &workloads {
                 for &clients in clients {
-                    let cell = measure(&mut servers, &agent, workload, Intensity { clients, seconds, rate: None })?;
+                    // pgbench's time runs while it connects.
+                    let intensity = Intensity { clients, seconds: seconds + clients / 100, rate: None };
+                    let cell = measure(&mut servers, &agent, workload, intensity)?;
                     let cell = Cell { strategy: strategy.clone(), ring_bytes, ..cell };
                     say(&cell.line());
                     cells.push(cell);

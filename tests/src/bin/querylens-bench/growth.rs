@@ -27,6 +27,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// The benchmark.
 pub(crate) fn run(minutes: u32, output: Output) -> Result<()> {
     let machine = Machine::read();
+    say("starting the server");
     let server = start_postgres(CONNECTIONS, Vec::new())?;
     let agent = watch(&[&server], None)?;
     let amount = Amount::Seconds(minutes * 60 + 120);

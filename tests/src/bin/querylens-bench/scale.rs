@@ -159,6 +159,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let machine = Machine::read();
     let seconds = if options.quick { 2 } else { options.seconds };
     let chosen = |dimension: &Dimension| options.only.is_empty() || options.only.contains(dimension);
+    say("starting the first server");
     let mut points = Vec::new();
     for dimension in Dimension::ALL.into_iter().filter(chosen) {
         let new = match dimension {

@@ -109,6 +109,7 @@ impl Panel {
             "<text transform=\"translate(14 {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             escape(&self.y)
         );
+        let mut legend = LEFT;
         for (at, (name, points)) in self.curves.iter().enumerate() {
             let colour = COLOURS[at % COLOURS.len()];
             let path: Vec<String> = points.iter().map(|(x, y)| format!("{:.1},{:.1}", across(*x), up(*y))).collect();
@@ -126,14 +127,15 @@ impl Panel {
             }
             // The only curve is what the axis says.
             if self.curves.len() > 1 {
-                let x = LEFT + 150.0 * at as f64;
                 let _ = writeln!(
                     text,
-                    "<rect fill=\"{colour}\" x=\"{x}\" y=\"26\" width=\"12\" height=\"4\"/>\
+                    "<rect fill=\"{colour}\" x=\"{legend}\" y=\"26\" width=\"12\" height=\"4\"/>\
                      <text x=\"{}\" y=\"32\">{}</text>",
-                    x + 17.0,
+                    legend + 17.0,
                     escape(name)
                 );
+                // Nobody here knows the font: some seven units a character.
+                legend += 32.0 + 7.0 * name.chars().count() as f64;
             }
         }
     }

@@ -154,10 +154,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 
     let attributed: Vec<Value> = cells.iter().map(attributed::Cell::json).collect();
-    let headline = cells.iter().find(|cell| cell.is_headline()).map(|cell| cell.json()["total_us"].clone());
+    let headline = cells.iter().find(|cell| cell.is_headline()).map(attributed::Cell::json).unwrap_or_default();
     let summary = json!({
         "benchmark": "overhead",
-        "attributed_us_per_query": { "querylens": headline },
+        // The sum, and its parts.
+        "attributed_us_per_query": {
+            "querylens": headline["total_us"],
+            "programs": headline["program_us"],
+            "hooks": headline["hook_us"],
+            "agent": headline["agent_us"],
+        },
         "attributed": attributed,
         "ab": comparison.summary(),
         "auto": { "postgresql": resolved.postgres, "mariadb": resolved.mariadb },

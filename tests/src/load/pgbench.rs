@@ -221,6 +221,12 @@ tps = 3063.226151 (without initial connection time)
     }
 
     #[test]
+    fn the_script_of_many_names_is_one_statement() {
+        let script = std::fs::read_to_string(Script::file()).unwrap();
+        assert_eq!(statements_of(&script), ["SELECT abalance AS c$1 FROM pgbench_accounts WHERE aid = $2"]);
+    }
+
+    #[test]
     fn failures_and_other_texts_are_errors() {
         assert!(read(&OUTPUT.replace("failed transactions: 0", "failed transactions: 1"), &[]).is_err());
         assert!(read("pgbench: error: connection failed", &[]).is_err());

@@ -50,7 +50,7 @@ pub(crate) fn run(minutes: u32, output: Output) -> Result<()> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     let cpu_percent = (cpu::process_time(agent.pid())? - before).as_secs_f64() / elapsed * 100.0;
-    let status = agent.settled()?;
+    let status = agent.status()?;
     let instance = status.instance(server.pid()).context("the agent does not know the server any more")?;
     let statements = instance.statements.len();
     agent.stop()?;

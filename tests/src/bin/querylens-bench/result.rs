@@ -53,7 +53,8 @@ impl Outcome {
         eprintln!("\n{}\n\nraw figures: {}", self.tables.trim_end(), file.display());
         if output.write_docs {
             let day = date.split('T').next().unwrap_or_default();
-            let text = format!("Measured on {day}: {}.\n{}\n\n{}", machine.sentence(), self.method, self.tables.trim());
+            let method = self.method.trim_end_matches('.');
+            let text = format!("Measured on {day}: {}.\n{method}.\n\n{}", machine.sentence(), self.tables.trim());
             document(self.benchmark, &text)?;
         }
         if output.json {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{
-    http, layout,
+    bpf, http, layout,
     process::{Launch, Process, User, sleep, wait_for},
     servers::free_port,
     status::Status,
@@ -195,19 +195,11 @@ fn bpf_holders(binary: &Path) -> Result<BTreeSet<u32>> {
     for process in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|pid| pid.parse::<u32>().ok()) else { continue };
         let is_agent = fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == binary);
-        if is_agent && bpf_objects(pid) > 0 {
+        if is_agent && bpf::objects(pid) > 0 {
             holders.insert(pid);
         }
     }
     Ok(holders)
-}
-
-/// Number of eBPF programs and links that a process holds, by `prog_type` and `link_type` of its fdinfo.
-pub fn bpf_objects(pid: u32) -> usize {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return 0 };
-    let marks = ["prog_type:", "link_type:"];
-    let is_object = |info: &str| info.lines().any(|line| marks.iter().any(|mark| line.starts_with(mark)));
-    descriptors.flatten().filter(|file| fs::read_to_string(file.path()).is_ok_and(|info| is_object(&info))).count()
 }
 
 fn contains_name(dir: &Path, name: &str) -> bool {

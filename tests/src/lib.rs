@@ -2,7 +2,9 @@
 //!
 //! What is started here is ended on drop, and by the kernel if this process dies first.
 pub mod agent;
+pub mod bpf;
 pub mod client;
+pub mod cpu;
 pub mod http;
 pub mod layout;
 pub mod load;

@@ -6,8 +6,8 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use querylens::model::Engine;
 use querylens_tests::{
-    agent::{Agent, AgentOptions, bpf_objects, kernel_supports},
-    http,
+    agent::{Agent, AgentOptions, kernel_supports},
+    bpf, http,
     load::{
         Amount, Load, Pgbench, Sysbench,
         pgbench::{Protocol, Script},
@@ -26,7 +26,10 @@ fn select_only(seconds: u32) -> Pgbench {
 fn kill_under_load(strategy: &str, pid: u32, start: impl FnOnce() -> Load) {
     let agent = Agent::start(AgentOptions::capture(strategy)).unwrap();
     agent.wait_visible(pid).unwrap();
-    assert!(bpf_objects(agent.pid()) > 0, "the agent holds no eBPF object, so the test could not see one that is left");
+    assert!(
+        bpf::objects(agent.pid()) > 0,
+        "the agent holds no eBPF object, so the test could not see one that is left"
+    );
     let load = start();
     sleep(Duration::from_secs(1)).unwrap();
     assert!(agent.status().unwrap().instance(pid).unwrap().executions > 0, "{}", agent.stderr());
@@ -67,7 +70,7 @@ fn mariadb_does_not_notice_a_killed_agent() {
         Sysbench::initialise(&server).unwrap();
         let log = server.log().len();
         let (transport, amount) = (Transport::Tcp, Amount::Seconds(3));
-        let load = Sysbench { transport, prepared: true, clients: 4, amount };
+        let load = Sysbench { transport, prepared: true, clients: 4, amount, rate: None };
         kill_under_load(strategy, server.pid(), || load.start(&server).unwrap());
         let new = server.log().split_off(log);
         assert!(!new.contains("[ERROR]") && !new.contains("got signal"), "{strategy}: {new}");

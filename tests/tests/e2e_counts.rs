@@ -92,7 +92,7 @@ fn mysqld(server: &Mysqld, strategy: &str) {
                     format!("{}, {strategy}, prepared {prepared}, {transport:?}, {clients} clients", server.engine());
                 let mut client = server.client().unwrap();
                 client.query("TRUNCATE performance_schema.events_statements_summary_by_digest").unwrap();
-                let load = Sysbench { transport, prepared, clients, amount: Amount::Seconds(1) };
+                let load = Sysbench { transport, prepared, clients, amount: Amount::Seconds(1), rate: None };
                 let report = load.run(server).unwrap();
                 watch.assert_counted(&what, &report);
                 if clients == 1 && !(prepared && server.engine() == Engine::Mariadb) {

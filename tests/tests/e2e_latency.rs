@@ -67,7 +67,8 @@ fn mysqld(server: &Mysqld, strategy: &str) {
     agent.wait_visible(server.pid()).unwrap();
     let mut client = server.client().unwrap();
     client.query("TRUNCATE performance_schema.events_statements_summary_by_digest").unwrap();
-    let load = Sysbench { transport: Transport::Unix, prepared: false, clients: 1, amount: Amount::Seconds(3) };
+    let load =
+        Sysbench { transport: Transport::Unix, prepared: false, clients: 1, amount: Amount::Seconds(3), rate: None };
     let report = load.run(server).unwrap();
     let status = agent.settled().unwrap();
     let instance = status.instance(server.pid()).unwrap();

@@ -189,7 +189,7 @@ fn sysbench_and_performance_schema_agree(server: &Mysqld) {
         assert_eq!(slap(transport).run(server).unwrap().total(), 150);
         for prepared in [true, false] {
             server.client().unwrap().query("TRUNCATE performance_schema.events_statements_summary_by_digest").unwrap();
-            let report = Sysbench { transport, prepared, clients: 1, amount: SECONDS }.run(server).unwrap();
+            let report = Sysbench { transport, prepared, clients: 1, amount: SECONDS, rate: None }.run(server).unwrap();
             let counted = oracle::statement_digests(server).unwrap();
             let has_digests = !(prepared && server.engine() == Engine::Mariadb);
             for (statement, executed) in report.executed.into_iter().filter(|_| has_digests) {
@@ -198,7 +198,7 @@ fn sysbench_and_performance_schema_agree(server: &Mysqld) {
             }
             let mut client = server.client().unwrap();
             let before = oracle::global_status(&mut client).unwrap();
-            let report = Sysbench { transport, prepared, clients: 4, amount: SECONDS }.run(server).unwrap();
+            let report = Sysbench { transport, prepared, clients: 4, amount: SECONDS, rate: None }.run(server).unwrap();
             let after = oracle::global_status(&mut client).unwrap();
             let selects = report.executed.iter().filter(|(text, _)| text.starts_with("SELECT")).map(|(_, n)| n);
             assert_eq!(after["Com_select"] - before["Com_select"], selects.sum::<u64>());

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod command;
 mod demo;
 #[allow(unreachable_pub, dead_code, reason = "shared with the harness, where it is public and all of it is used")]
@@ -27,6 +28,8 @@ enum Verb {
     Setup(setup::Options),
     /// Watch real databases under load, and compare what was run with what the agent counted.
     Demo(demo::Options),
+    /// Measure what the agent costs, how exact it is and how it scales; tables in docs/BENCHMARKS.md.
+    Bench(bench::Options),
     /// Run every check, or the named stages.
     Test(test::Options),
     /// Check what no compiler checks: who imports whom, what lies where, what must not be in the repository.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(options) => setup::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Tidy => tidy::run(),
     };

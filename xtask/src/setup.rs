@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Build,
     /// Run the end-to-end tests and the demo.
     Test,
+    /// Run the benchmarks, beside what the tests need.
+    Bench,
     /// Formatting, lints, spelling, licences.
     Lint,
 }
@@ -146,6 +148,24 @@ const TOOLS: &[Tool] = &[
         does: "apt package openssl",
         find: || which("openssl").map(|path| show(&path)),
         install: |apt| apt.install(&["openssl"]),
+        optional: false,
+    },
+    Tool {
+        name: "tcpdump",
+        purpose: Purpose::Bench,
+        why: "what people watch queries with, to be compared with",
+        does: "apt package tcpdump",
+        find: || version("tcpdump"),
+        install: |apt| apt.install(&["tcpdump"]),
+        optional: false,
+    },
+    Tool {
+        name: "pt-query-digest",
+        purpose: Purpose::Bench,
+        why: "reads what tcpdump writes",
+        does: "apt package percona-toolkit",
+        find: || version("pt-query-digest"),
+        install: |apt| apt.install(&["percona-toolkit"]),
         optional: false,
     },
     Tool {

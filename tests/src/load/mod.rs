@@ -34,18 +34,20 @@ pub struct Report {
     pub transaction_mean: Duration,
     /// Transactions.
     pub transactions: u64,
+    /// Transactions a second, without the time that connecting took.
+    pub rate: f64,
     /// Statements that the server refused and the generator goes on without; it does not report them.
     pub refused: u64,
 }
 
 impl Report {
-    /// `transactions` times the statements of a script.
-    fn of(script: &[String], transactions: u64, transaction_mean: Duration) -> Report {
+    /// `transactions` times the statements of a script, at `rate` of them a second.
+    fn of(script: &[String], transactions: u64, transaction_mean: Duration, rate: f64) -> Report {
         let mut executed = BTreeMap::new();
         for statement in script {
             *executed.entry(statement.clone()).or_default() += transactions;
         }
-        Report { executed, transaction_mean, transactions, refused: 0 }
+        Report { executed, transaction_mean, transactions, rate, refused: 0 }
     }
 
     /// Executions over all statements.
@@ -169,7 +171,7 @@ mod tests {
     fn faults_that_cancel_out_in_the_sum_are_found() {
         let engine = Engine::Postgresql;
         let script = ["SELECT a FROM t", "DELETE FROM t"].map(str::to_owned);
-        let report = Report::of(&script, 10, Duration::ZERO);
+        let report = Report::of(&script, 10, Duration::ZERO, 1.0);
         let counts =
             |a, b| BTreeMap::from([(fingerprint(engine, &script[0]), a), (fingerprint(engine, &script[1]), b)]);
         let exact = report.compare(engine, &counts(10, 10));

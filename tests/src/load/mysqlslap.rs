@@ -66,7 +66,10 @@ fn read(output: &str, script: &[String]) -> Result<Report> {
     let each: u64 = number(output, "Average number of queries per client:")?;
     let seconds: f64 = number(output, "Average number of seconds to run all queries:")?;
     ensure!(each > 0, "no query was run");
-    Ok(Report::of(script, clients * each, Duration::from_secs_f64(seconds / each as f64)))
+    let transactions = clients * each;
+    // Its clock is rough: a run may take no time at all.
+    let rate = transactions as f64 / seconds.max(0.001);
+    Ok(Report::of(script, transactions, Duration::from_secs_f64(seconds / each as f64), rate))
 }
 
 #[cfg(test)]

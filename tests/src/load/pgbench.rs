@@ -1,22 +1,46 @@
 //! pgbench.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Amount, Load, Report, number};
 use crate::{
+    layout,
     process::Launch,
     servers::{Pgbouncer, Postgres, Transport},
 };
 
-/// A script that pgbench brings along.
+/// What a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// One SELECT.
+    /// One SELECT; pgbench brings it along.
     SelectOnly,
-    /// BEGIN, UPDATE three times, SELECT, INSERT, END.
+    /// BEGIN, UPDATE three times, SELECT, INSERT, END; pgbench brings it along.
     TpcB,
+    /// One SELECT under this many names, so that there are as many statements; in the simple protocol only, where pgbench puts its variables
+    /// into the text. The clients share the names and go through them in turn.
+    Distinct(u32),
+}
+
+impl Script {
+    /// pgbench's own name of it.
+    fn builtin(self) -> Option<&'static str> {
+        match self {
+            Script::SelectOnly => Some("select-only"),
+            Script::TpcB => Some("tpcb-like"),
+            Script::Distinct(_) => None,
+        }
+    }
+
+    /// The file of one that pgbench does not bring along.
+    fn file() -> PathBuf {
+        layout::checkout().join("tests/src/load/distinct.pgbench")
+    }
 }
 
 /// How it sends statements; names as of its option `--protocol`.
@@ -63,26 +87,32 @@ pub struct Pgbench {
 }
 
 impl Pgbench {
-    /// Creates its tables in a database of its own.
+    /// Creates its tables in a database of its own: 100,000 accounts, one branch.
     pub fn initialise(server: &Postgres, database: &str) -> Result<()> {
+        Pgbench::initialise_scaled(server, database, 1)
+    }
+
+    /// The same `scale` times as large: TPC-B's clients wait for each other where branches are fewer than they.
+    pub fn initialise_scaled(server: &Postgres, database: &str, scale: u32) -> Result<()> {
         server.create_database(database)?;
         let launch = Launch::new(server.program("pgbench")).args(["--initialize", "--quiet", "--unlogged-tables"]);
+        let launch = launch.arg(format!("--scale={scale}"));
         let launch = launch.arg("--host").arg(server.socket_dir()).arg(format!("--port={}", server.port()));
         launch.args(["--username=postgres", database]).run(Duration::from_secs(60)).map(drop)
     }
 
     /// The statements of one transaction, from pgbench itself.
     pub fn statements(&self, server: &Postgres) -> Result<Vec<String>> {
-        let name = match self.script {
-            Script::SelectOnly => "select-only",
-            Script::TpcB => "tpcb-like",
+        let Some(name) = self.script.builtin() else {
+            let file = Script::file();
+            return Ok(statements_of(&fs::read_to_string(&file).with_context(|| file.display().to_string())?));
         };
         let dir = tempfile::tempdir()?;
         let log = dir.path().join("script");
         // It prints the script on standard error.
         let launch = Launch::new(server.program("pgbench")).arg(format!("--show-script={name}")).log(&log);
         launch.run(Duration::from_secs(10))?;
-        let statements = statements_of(&std::fs::read_to_string(log)?);
+        let statements = statements_of(&fs::read_to_string(log)?);
         ensure!(!statements.is_empty(), "pgbench shows no statement of {name}");
         Ok(statements)
     }
@@ -98,17 +128,20 @@ impl Pgbench {
     }
 
     fn start_at(&self, server: &Postgres, socket_dir: &Path, port: u16) -> Result<Load> {
-        let script = match self.script {
-            Script::SelectOnly => "select-only",
-            Script::TpcB => "tpcb-like",
-        };
         // --no-vacuum: nothing but the script's statements, the question for the scale and the partitions.
         let mut launch = Launch::new(server.program("pgbench")).args(["--no-vacuum", "--username=postgres"]).args([
-            format!("--builtin={script}"),
             format!("--protocol={}", self.protocol.name()),
             format!("--client={}", self.clients),
             format!("--port={port}"),
         ]);
+        launch = match self.script {
+            Script::SelectOnly | Script::TpcB => launch.args(self.script.builtin().map(|n| format!("--builtin={n}"))),
+            Script::Distinct(names) => {
+                let variables = [format!("names={names}"), format!("clients={}", self.clients), "n=-1".to_owned()];
+                let defined = variables.iter().map(|variable| format!("--define={variable}"));
+                launch.args(defined).arg("--file").arg(Script::file())
+            }
+        };
         launch = match self.transport {
             Transport::Tcp => launch.arg("--host=127.0.0.1").network(server.network()),
             Transport::Unix => launch.arg("--host").arg(socket_dir),
@@ -159,7 +192,8 @@ fn read(output: &str, script: &[String]) -> Result<Report> {
     let failed: u64 = number(output, "number of failed transactions:").unwrap_or(0);
     ensure!(failed == 0, "{failed} transactions failed");
     let millis: f64 = number(output, "latency average =")?;
-    Ok(Report::of(script, transactions, Duration::from_secs_f64(millis / 1e3)))
+    let rate = number(output, "tps =")?;
+    Ok(Report::of(script, transactions, Duration::from_secs_f64(millis / 1e3), rate))
 }
 
 #[cfg(test)]
@@ -190,13 +224,19 @@ tps = 3063.226151 (without initial connection time)
         assert_eq!(report.transactions, 3061);
         assert_eq!(report.executed["SELECT 1"], 2 * 3061);
         assert_eq!((report.executed["END"], report.total()), (3061, 4 * 3061));
-        assert_eq!(report.transaction_mean, Duration::from_micros(653));
+        assert_eq!((report.transaction_mean, report.rate), (Duration::from_micros(653), 3063.226151));
     }
 
     #[test]
     fn a_fixed_number_of_transactions_is_reported_with_its_goal() {
         let output = OUTPUT.replace("processed: 3061", "processed: 3061/4000");
         assert_eq!(read(&output, &["SELECT 1".to_owned()]).unwrap().transactions, 3061);
+    }
+
+    #[test]
+    fn the_script_of_many_names_is_one_statement() {
+        let script = std::fs::read_to_string(Script::file()).unwrap();
+        assert_eq!(statements_of(&script), ["SELECT abalance AS c$1 FROM pgbench_accounts WHERE aid = $2"]);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use querylens::model::Engine;
 
-use super::{Amount, Load, Report, number};
+use super::{Amount, Load, Report, after, number};
 use crate::{
     process::Launch,
     servers::{Mysqld, Transport, mysqld::DATABASE},
@@ -34,6 +34,8 @@ pub struct Sysbench {
     pub clients: u32,
     /// How long.
     pub amount: Amount,
+    /// Transactions a second, over all clients; as many as possible if not said.
+    pub rate: Option<u32>,
 }
 
 impl Sysbench {
@@ -55,6 +57,8 @@ impl Sysbench {
             format!("--threads={}", self.clients),
             format!("--time={time}"),
             format!("--events={events}"),
+            // 0 is its word for no limit.
+            format!("--rate={}", self.rate.unwrap_or(0)),
             "run".to_owned(),
         ]);
         let script = TRANSACTION.iter().flat_map(|(text, times)| std::iter::repeat_n((*text).to_owned(), *times));
@@ -85,7 +89,9 @@ fn read(output: &str, script: &[String]) -> Result<Report> {
     }
     let transactions = number(output, "transactions:")?;
     let millis: f64 = number(output, "avg:")?;
-    let report = Report::of(script, transactions, Duration::from_secs_f64(millis / 1e3));
+    let (_, rate) = after(output, "transactions:")?.split_once('(').context("no rate behind the transactions")?;
+    let rate = rate.split(' ').next().unwrap_or_default().parse().context("rate of transactions")?;
+    let report = Report::of(script, transactions, Duration::from_secs_f64(millis / 1e3), rate);
     // Its own total over all statements: the script above is then the one that it ran.
     let queries: u64 = number(output, "total:")?;
     ensure!(
@@ -132,7 +138,7 @@ Latency (ms):
         let report = read(OUTPUT, &script()).unwrap();
         assert_eq!((report.transactions, report.total()), (6000, 96_000));
         assert_eq!(report.executed["SELECT c FROM sbtest1 WHERE id=?"], 60_000);
-        assert_eq!(report.transaction_mean, Duration::from_micros(670));
+        assert_eq!((report.transaction_mean, report.rate), (Duration::from_micros(670), 2996.95));
     }
 
     #[test]

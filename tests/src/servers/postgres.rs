@@ -47,6 +47,9 @@ impl PostgresOptions {
     }
 }
 
+/// File of the data directory with the settings of [`PostgresOptions`].
+const SETTINGS: &str = "harness.conf";
+
 /// A running server; ended on drop.
 #[derive(Debug)]
 pub struct Postgres {
@@ -90,21 +93,30 @@ impl Postgres {
             writeln!(configuration, "ssl = on\nssl_cert_file = '{}'", made.certificate.display())?;
             writeln!(configuration, "ssl_key_file = '{}'", made.key.display())?;
         }
-        for (name, value) in &options.settings {
-            writeln!(configuration, "{name} = {value}")?;
-        }
-
-        let executable = tree.join("bin").join(options.executable.as_deref().unwrap_or("postgres"));
-        // An immediate shutdown ends all its processes and gives back its shared memory; after SIGKILL it could do neither.
-        let launch = Launch::new(executable).arg("-D").arg(&data).user(user).on_parent_death(libc::SIGQUIT);
-        let process = launch.network(options.network).log(&dir.path().join("log")).start()?;
+        // Last, so that it overrides.
+        writeln!(configuration, "include = '{SETTINGS}'")?;
+        let process = launch(&options, &tree, dir.path())?;
         let mut server = Postgres { process, tree, port, version: String::new(), options, dir };
-        server.version = wait_for("the server to accept connections", Duration::from_secs(30), || {
-            server.process.check_running()?;
-            let Ok(mut client) = server.client("postgres") else { return Ok(None) };
-            Ok(Some(client.value("SHOW server_version")?))
-        })?;
+        server.version = server.ready()?;
         Ok(server)
+    }
+
+    /// Its version once it accepts connections.
+    fn ready(&mut self) -> Result<String> {
+        wait_for("the server to accept connections", Duration::from_secs(30), || {
+            self.process.check_running()?;
+            let Ok(mut client) = self.client("postgres") else { return Ok(None) };
+            Ok(Some(client.value("SHOW server_version")?))
+        })
+    }
+
+    /// Ends it as an administrator would, and starts it with these settings instead of those it had. Its data, port and socket stay.
+    pub fn restart(&mut self, settings: Vec<(String, String)>) -> Result<()> {
+        let ended = self.stop()?;
+        ensure!(ended.success(), "PostgreSQL did not end as it should: {ended}");
+        self.options.settings = settings;
+        self.process = launch(&self.options, &self.tree, self.dir.path())?;
+        self.ready().map(drop)
     }
 
     /// The user that servers run as: PostgreSQL refuses root.
@@ -181,6 +193,18 @@ impl Drop for Postgres {
         // Gives back what SIGKILL would leave (see above); what then still runs, Process kills.
         let _ = self.process.end(libc::SIGQUIT, Duration::from_secs(10));
     }
+}
+
+/// Starts the server on the data in `dir`, with the settings of `options`.
+fn launch(options: &PostgresOptions, tree: &Path, dir: &Path) -> Result<Process> {
+    let (user, data) = (Postgres::user(), dir.join("data"));
+    let settings: String = options.settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+    fs::write(data.join(SETTINGS), settings)?;
+    user.own(&data.join(SETTINGS))?;
+    let executable = tree.join("bin").join(options.executable.as_deref().unwrap_or("postgres"));
+    // An immediate shutdown ends all its processes and gives back its shared memory; after SIGKILL it could do neither.
+    let launch = Launch::new(executable).arg("-D").arg(&data).user(user).on_parent_death(libc::SIGQUIT);
+    launch.network(options.network).log(&dir.join("log")).start()
 }
 
 /// The tree to run from: `original`, or a copy in `dir` where the user cannot reach it (a checkout in a private home directory) or the

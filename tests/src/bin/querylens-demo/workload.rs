@@ -51,7 +51,7 @@ pub(crate) fn start_servers(screen: &mut Screen) -> Result<Vec<Workload>> {
     }
     for (server, transport, prepared) in servers {
         Sysbench::initialise(&server)?;
-        let load = Sysbench { transport, prepared, clients: CLIENTS, amount: Amount::Seconds(1) };
+        let load = Sysbench { transport, prepared, clients: CLIENTS, amount: Amount::Seconds(1), rate: None };
         workloads.push(Workload::Mysqld(server, load));
     }
     Ok(workloads)

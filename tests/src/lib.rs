@@ -2,6 +2,7 @@
 //!
 //! What is started here is ended on drop, and by the kernel if this process dies first.
 pub mod agent;
+pub mod capture;
 pub mod client;
 pub mod http;
 pub mod layout;

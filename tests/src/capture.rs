@@ -36,16 +36,8 @@ pub enum Link {
 
 impl Link {
     /// All of them.
-    pub const ALL: [Link; 8] = [
-        Link::Ethernet,
-        Link::Vlan,
-        Link::QinQ,
-        Link::Cooked,
-        Link::Cooked2,
-        Link::Null,
-        Link::Loop,
-        Link::Raw,
-    ];
+    pub const ALL: [Link; 8] =
+        [Link::Ethernet, Link::Vlan, Link::QinQ, Link::Cooked, Link::Cooked2, Link::Null, Link::Loop, Link::Raw];
 
     /// `LINKTYPE_` number.
     pub fn number(self) -> u16 {
@@ -119,11 +111,12 @@ impl Format {
                 let order = Order(big_endian);
                 file.extend(order.u32(if nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 }));
                 file.extend([order.u16(2), order.u16(4)].concat());
-                [0, 0, 0x40000, u32::from(link.number())].map(|word| file.extend(order.u32(word)));
+                file.extend([0, 0, 0x40000, u32::from(link.number())].map(|word| order.u32(word)).concat());
                 for frame in frames {
                     let fraction = frame.at % 1_000_000_000 / self.resolution();
-                    let words = [(frame.at / 1_000_000_000) as u32, fraction as u32, frame.bytes.len() as u32, frame.true_len];
-                    words.map(|word| file.extend(order.u32(word)));
+                    let words =
+                        [(frame.at / 1_000_000_000) as u32, fraction as u32, frame.bytes.len() as u32, frame.true_len];
+                    file.extend(words.map(|word| order.u32(word)).concat());
                     file.extend(&frame.bytes);
                 }
             }
@@ -232,7 +225,14 @@ pub struct Connection {
 impl Connection {
     /// A connection without a packet. Its sequence numbers soon begin anew at 0.
     pub fn new(link: Link, ipv6: bool, server_port: u16) -> Connection {
-        Connection { link, ipv6, client_port: 40_000, server_port, next: [u32::MAX - 20, u32::MAX - 700], frames: Vec::new() }
+        Connection {
+            link,
+            ipv6,
+            client_port: 40_000,
+            server_port,
+            next: [u32::MAX - 20, u32::MAX - 700],
+            frames: Vec::new(),
+        }
     }
 
     /// The addresses of client and server.

@@ -9,6 +9,7 @@ pub mod layout;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod recorded;
 pub mod servers;
 pub mod status;
 pub mod stream;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod command;
 mod demo;
+mod fuzz;
 #[allow(unreachable_pub, dead_code, reason = "shared with the harness, where it is public and all of it is used")]
 #[path = "../../tests/src/layout.rs"]
 mod layout;
@@ -29,6 +30,8 @@ enum Verb {
     Demo(demo::Options),
     /// Run every check, or the named stages.
     Test(test::Options),
+    /// Feed the parsers what fuzzing comes up with.
+    Fuzz(fuzz::Options),
     /// Check what no compiler checks: who imports whom, what lies where, what must not be in the repository.
     Tidy,
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Setup(options) => setup::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Tidy => tidy::run(),
     };
     match outcome {

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use querylens::{
     cli::replay::{Args, Rank, run},
@@ -31,7 +31,11 @@ fn printed(file: &[u8], change: impl Fn(&mut Args)) -> String {
     change(&mut args);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let end = match run(&args, &mut out, &mut err) {
-        Ok(code) => format!("{code:?}\n"),
+        Ok(code) if code == ExitCode::SUCCESS => "exit code 0\n".to_owned(),
+        Ok(code) => {
+            assert_eq!(code, ExitCode::from(1));
+            "exit code 1\n".to_owned()
+        }
         Err(error) => format!("querylens: {error:#}\n"),
     };
     let mut all = String::from_utf8(out).unwrap();
@@ -126,11 +130,8 @@ fn files_that_cannot_be_read_or_not_to_their_end() {
     assert_prints("cut_short", &file[..file.len() - 7], |args| args.limit = 0);
     assert_prints("cut_short_json", &file[..1200], |args| args.json = true);
     let mut damaged = PLAIN.file(Link::Ethernet, &connections()[0].frames);
-    // The length of some packet in the middle.
-    let at = damaged.len() - 9;
-    let packet =
-        damaged.windows(8).rposition(|part| part[..4] == part[4..] && part[3] == 0 && part[2] == 0).unwrap_or(at);
-    damaged[packet + 3] = 0x7f;
+    // The captured length of the third packet: behind the file's header and two packets of 16 and 66 bytes.
+    damaged[24 + 2 * (16 + 66) + 11] = 0x7f;
     assert_prints("damaged", &damaged, |args| args.limit = 0);
     let ng = Format::Pcapng { big_endian: true, section: 0 }.file(Link::Ethernet, &connections()[0].frames);
     assert_prints("pcapng_cut_short", &ng[..ng.len() - 30], |args| args.limit = 0);

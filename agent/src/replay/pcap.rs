@@ -27,6 +27,9 @@ const HEAD: usize = 24;
 /// The first two bytes of a file compressed by gzip (RFC 1952, section 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// What is wrong with a record or block of more than [`MAX_BUFFER`].
+const TOO_LONG: &str = "its length is given as more than 16 MiB";
+
 /// A packet as captured.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet<'a> {
@@ -125,6 +128,9 @@ pub(super) struct Reader<'r> {
     blocks: Box<dyn PcapReaderIterator + Send + 'r>,
     /// Of a classic file the one there is; of pcapng those of the section so far.
     interfaces: Vec<Interface>,
+    /// Byte order of the file or section, and where in a record or block its length is.
+    big_endian: bool,
+    length_at: usize,
     capacity: usize,
     packets: u64,
     bytes: Vec<u8>,
@@ -151,7 +157,16 @@ impl<'r> Reader<'r> {
                 PcapError::Incomplete(_) => Error::CutShort { place: Place::START },
                 _ => Error::Foreign { start },
             })?;
-        Ok(Reader { blocks, interfaces: Vec::new(), capacity: BUFFER, packets: 0, bytes: Vec::new() })
+        let (big_endian, length_at) = (false, 0);
+        Ok(Reader {
+            blocks,
+            interfaces: Vec::new(),
+            big_endian,
+            length_at,
+            capacity: BUFFER,
+            packets: 0,
+            bytes: Vec::new(),
+        })
     }
 
     /// The next packet, `None` at the end. After an error there is nothing more.
@@ -162,6 +177,15 @@ impl<'r> Reader<'r> {
             let at_end = self.blocks.reader_exhausted() && self.blocks.data().is_empty();
             let (length, meta) = match self.blocks.next() {
                 Ok((length, block)) => {
+                    match &block {
+                        PcapBlockOwned::LegacyHeader(header) => {
+                            (self.big_endian, self.length_at) = (header.is_bigendian(), 8);
+                        }
+                        PcapBlockOwned::NG(Block::SectionHeader(section)) => {
+                            (self.big_endian, self.length_at) = (section.big_endian(), 4);
+                        }
+                        _ => {}
+                    }
                     let meta = take(block, &mut self.interfaces, &mut self.bytes);
                     (length, meta.map_err(|why| Error::Damaged { place, why })?)
                 }
@@ -175,7 +199,12 @@ impl<'r> Reader<'r> {
                     continue;
                 }
                 Err(PcapError::UnexpectedEof) if at_end => return Ok(None),
-                Err(PcapError::UnexpectedEof) => return Err(Error::CutShort { place }),
+                Err(PcapError::UnexpectedEof) => {
+                    return Err(match self.is_too_long() {
+                        true => Error::Damaged { place, why: TOO_LONG },
+                        false => Error::CutShort { place },
+                    });
+                }
                 Err(_) => return Err(Error::Damaged { place, why: "no record or block begins there" }),
             };
             self.blocks.consume(length);
@@ -186,6 +215,14 @@ impl<'r> Reader<'r> {
         }
     }
 
+    /// Whether what begins here has a length that no file was cut short of.
+    fn is_too_long(&self) -> bool {
+        let word = self.blocks.data().get(self.length_at..).and_then(<[u8]>::first_chunk::<4>);
+        let length =
+            word.map(|word| if self.big_endian { u32::from_be_bytes(*word) } else { u32::from_le_bytes(*word) });
+        length.is_some_and(|length| length as usize > MAX_BUFFER)
+    }
+
     fn refill(&mut self, place: Place) -> Result<(), Error> {
         // pcap-parser does not hand on what the operating system said.
         self.blocks.refill().map_err(|_| Error::Read { place, cause: io::ErrorKind::Other.into() })
@@ -193,7 +230,7 @@ impl<'r> Reader<'r> {
 
     fn grow(&mut self, place: Place) -> Result<(), Error> {
         if self.capacity >= MAX_BUFFER {
-            return Err(Error::Damaged { place, why: "its length is given as more than 16 MiB" });
+            return Err(Error::Damaged { place, why: TOO_LONG });
         }
         self.capacity *= 2;
         self.blocks.grow(self.capacity);

@@ -61,6 +61,13 @@ struct Piece {
     after: u64,
 }
 
+impl Piece {
+    /// What it takes while it waits, about.
+    fn cost(&self) -> usize {
+        self.bytes.len() + PIECE_COST
+    }
+}
+
 /// One direction. Offsets count from the first byte that the connection was seen with.
 #[derive(Debug, Default)]
 struct Stream {
@@ -72,7 +79,9 @@ struct Stream {
     acknowledged: u64,
     /// Where the sender ended it.
     end: Option<u64>,
-    pieces: BTreeMap<u64, Piece>,
+    /// What waits, by its offset and, since bytes may come more than once, its number.
+    pieces: BTreeMap<(u64, u64), Piece>,
+    numbers: u64,
 }
 
 impl Stream {
@@ -183,15 +192,11 @@ impl Reassembly {
             return self.hand_on(side, at, bytes, true_len as u64, out);
         }
         tally.reordered += 1;
+        let piece = Piece { at, bytes: bytes.into(), true_len: true_len as u64, after };
+        self.held += piece.cost();
         let stream = &mut self.streams[side];
-        let known = stream.pieces.get(&from).map_or(0, |piece| piece.bytes.len());
-        if bytes.len() >= known {
-            let piece = Piece { at, bytes: bytes.into(), true_len: true_len as u64, after };
-            self.held += piece.bytes.len() + PIECE_COST;
-            if let Some(before) = stream.pieces.insert(from, piece) {
-                self.held -= before.bytes.len() + PIECE_COST;
-            }
-        }
+        stream.pieces.insert((from, stream.numbers), piece);
+        stream.numbers += 1;
     }
 
     fn hand_on(&mut self, side: Side, at: Timestamp, bytes: &[u8], true_len: u64, out: &mut dyn FnMut(Output<'_>)) {
@@ -202,18 +207,11 @@ impl Reassembly {
 
     /// Hands on every piece whose turn it is.
     fn drain(&mut self, out: &mut dyn FnMut(Output<'_>)) {
-        loop {
-            let ready = (0..2).filter_map(|side| {
-                let stream = &self.streams[side];
-                let (from, piece) = stream.pieces.first_key_value()?;
-                let turn = *from <= stream.next && piece.after <= self.streams[1 - side].next;
-                turn.then_some((piece.at, side))
-            });
-            let Some((_, side)) = ready.min() else { break };
+        while let Some((_, side, key)) = (0..2).filter_map(|side| self.ready(side)).min() {
             let stream = &mut self.streams[side];
-            let Some((from, piece)) = stream.pieces.pop_first() else { break };
-            self.held -= piece.bytes.len() + PIECE_COST;
-            let old = stream.next - from;
+            let Some(piece) = stream.pieces.remove(&key) else { break };
+            self.held -= piece.cost();
+            let old = stream.next - key.0;
             if old < piece.true_len {
                 let bytes = &piece.bytes[(old as usize).min(piece.bytes.len())..];
                 self.hand_on(side, piece.at, bytes, piece.true_len - old, out);
@@ -222,6 +220,16 @@ impl Reassembly {
         if self.streams.iter().all(|stream| stream.pieces.is_empty()) {
             self.stalled = None;
         }
+    }
+
+    /// A piece of `side` whose turn it is, or whose bytes came otherwise.
+    fn ready(&self, side: Side) -> Option<(Timestamp, Side, (u64, u64))> {
+        let (stream, other) = (&self.streams[side], &self.streams[1 - side]);
+        let mut begun = stream.pieces.range(..=(stream.next, u64::MAX));
+        let (key, piece) = begun.find(|((from, _), piece)| {
+            piece.after <= other.next || from.saturating_add(piece.true_len) <= stream.next
+        })?;
+        Some((piece.at, side, *key))
     }
 
     /// Gives up holes that have been waited for long enough.
@@ -252,7 +260,7 @@ impl Reassembly {
     /// Gives up the hole that what waits longest waits for.
     fn give_up_one(&mut self, out: &mut dyn FnMut(Output<'_>)) {
         let waiting = |side: Side| {
-            self.streams[side].pieces.first_key_value().map(|(from, piece)| (piece.at, *from, piece.after))
+            self.streams[side].pieces.first_key_value().map(|((from, _), piece)| (piece.at, *from, piece.after))
         };
         let longest = (0..2).filter_map(|side| Some((waiting(side)?, side))).min();
         let Some(((at, from, after), side)) = longest else { return };
@@ -260,12 +268,13 @@ impl Reassembly {
         let (hole, mut to) = if from > self.streams[side].next { (side, from) } else { (1 - side, after) };
         let stream = &mut self.streams[hole];
         if let Some(mut first) = stream.pieces.first_entry() {
-            if *first.key() <= stream.next {
+            let (from, _) = *first.key();
+            if from <= stream.next {
                 // Each waits for the other, which no two ends can have done: numbers are wrong.
                 first.get_mut().after = 0;
                 return self.drain(out);
             }
-            to = to.min(*first.key());
+            to = to.min(from);
         }
         let length = to - stream.next;
         stream.next = to;

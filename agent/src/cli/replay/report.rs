@@ -8,7 +8,7 @@ use std::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cli::format::{UNKNOWN, count, mebibytes, percent, rate},
+    cli::format::{UNKNOWN, bytes, count, percent, rate},
     model::{ByCode, Code, Histogram, HumanDuration, Timestamp, printable},
     replay::{
         Coverage,
@@ -66,7 +66,7 @@ fn header(file: &str, coverage: &Coverage, profile: &Profile, span: Duration, ou
     if coverage.joined_late > 0 {
         write!(out, " ({} of them since before the capture)", count(coverage.joined_late))?;
     }
-    writeln!(out, ", {} logins", count(coverage.accepted))?;
+    writeln!(out, ", {} logged in", count(coverage.accepted))?;
     let failed = coverage.failed.values().sum::<u64>();
     if failed > 0 {
         let tcp = coverage.refused + coverage.unanswered;
@@ -273,13 +273,6 @@ fn per(number: f64, span: Duration) -> Option<f64> {
 
 fn brief(duration: Duration) -> String {
     HumanDuration(duration).brief()
-}
-
-fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes}B"),
-        _ => mebibytes(bytes as f64 / f64::from(1 << 20)),
-    }
 }
 
 /// A point in time (UTC) to the microsecond, RFC 3339.

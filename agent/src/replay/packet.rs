@@ -129,3 +129,36 @@ fn segment<'a>(sliced: &LaxSlicedPacket<'a>, cut: usize) -> Result<Segment<'a>, 
         true_len: tcp.payload().len() + missing,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// IPv4 that says it is `length` long, TCP without options, two bytes of payload.
+    fn ipv4(length: u16) -> Vec<u8> {
+        let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 9, 10, 0, 0, 1];
+        bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        bytes.extend([0x9c, 0x40, 0x15, 0x38, 0, 0, 0, 7, 0, 0, 0, 8, 0x50, 0x10, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(b"ab");
+        bytes
+    }
+
+    fn lengths(bytes: &[u8], true_len: usize) -> Result<(usize, usize), Skipped> {
+        dissect(&Packet { at: None, link: link::RAW, bytes, true_len }).map(|tcp| (tcp.payload.len(), tcp.true_len))
+    }
+
+    #[test]
+    fn a_payload_is_as_long_as_its_packet_says() {
+        assert_eq!(lengths(&ipv4(42), 42), Ok((2, 2)));
+        assert_eq!(lengths(&ipv4(41), 42), Ok((1, 1)), "the rest is padding of the frame");
+        assert_eq!(lengths(&ipv4(1042), 1042), Ok((2, 1002)), "cut");
+        assert_eq!(lengths(&ipv4(0), 70_042), Ok((2, 70_002)), "too long for its own field");
+        assert_eq!(lengths(&ipv4(42)[..30], 42), Err(Skipped::Malformed));
+        let mut fragment = ipv4(42);
+        fragment[6] = 0x20;
+        assert_eq!(lengths(&fragment, 42), Err(Skipped::Fragment));
+        let mut udp = ipv4(42);
+        udp[9] = 17;
+        assert_eq!(lengths(&udp, 42), Err(Skipped::OtherProtocol));
+    }
+}

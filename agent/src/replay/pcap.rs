@@ -326,3 +326,35 @@ impl<R: Read> Read for Filling<R> {
         Ok(have)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_of_every_resolution_are_nanoseconds_since_1970() {
+        let time = |resolution, offset, ticks| Interface { link: 1, snaplen: 0, resolution, offset }.time(ticks).0;
+        assert_eq!(time(1_000_000, 0, 1_700_000_000_123_456), 1_700_000_000_123_456_000);
+        assert_eq!(time(1 << 10, 0, 3 << 9), 1_500_000_000, "a power of two");
+        assert_eq!(time(1, 100, 1), 101_000_000_000, "an offset");
+        assert_eq!(time(1, -100, 1), 0, "before 1970");
+        assert_eq!(time(1, 0, u64::MAX), u64::MAX, "after 2554");
+    }
+
+    #[test]
+    fn a_file_of_which_every_record_fits_is_read_to_its_end() {
+        let mut file = [0xa1b2_c3d4u32, 2 | 4 << 16, 0, 0, 65535, 101].map(u32::to_le_bytes).concat();
+        for length in [1, BUFFER as u32 + 1, 3] {
+            file.extend([7, 5, length, length].map(u32::to_le_bytes).concat());
+            file.extend(vec![0x45; length as usize]);
+        }
+        let mut reader = Reader::new(file.as_slice()).unwrap();
+        let mut lengths = Vec::new();
+        while let Some(packet) = reader.next().unwrap() {
+            assert_eq!((packet.at, packet.link), (Some(Timestamp(7_000_005_000)), 101));
+            lengths.push(packet.bytes.len());
+        }
+        assert_eq!(lengths, [1, BUFFER + 1, 3]);
+    }
+}

@@ -269,10 +269,10 @@ mod tests {
     #[test]
     fn deviation_and_decades_are_those_of_the_durations() {
         let mut times = Times::default();
-        [0, 9, 10, 999, 2_000, 30_000_000].map(|micros| times.record(Duration::from_micros(micros)));
+        [0, 9, 10, 999, 2_000, 30_000_000].into_iter().for_each(|micros| times.record(Duration::from_micros(micros)));
         assert_eq!(times.decades, [2, 1, 1, 1, 0, 0, 0, 1]);
         let mut times = Times::default();
-        [2, 4, 4, 4, 5, 5, 7, 9].map(|millis| times.record(Duration::from_millis(millis)));
+        [2, 4, 4, 4, 5, 5, 7, 9].into_iter().for_each(|millis| times.record(Duration::from_millis(millis)));
         assert_eq!(times.deviation().as_micros(), 2_000);
         assert!((times.variance_to_mean() - 0.0008).abs() < 1e-9);
         assert_eq!((Times::default().deviation(), Times::default().variance_to_mean()), (Duration::ZERO, 0.0));

@@ -289,3 +289,47 @@ fn is_mysql_query(chunk: &[u8]) -> bool {
     let word = text.split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
     length == chunk.len() - 4 && STATEMENTS.iter().any(|statement| statement.eq_ignore_ascii_case(word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_told_apart_as_soon_as_they_can_be() {
+        let start_up = b"\0\0\0\x29\0\x03\0\0user\0";
+        let greeting = |version: &str| [&[60, 0, 0, 0, 10], version.as_bytes(), &[0; 20]].concat();
+        let table: [(&[u8], &[u8], Option<Handshake>); 14] = [
+            (b"", b"", None),
+            (&start_up[..5], b"", None),
+            (start_up, b"", Some(Handshake::Postgresql)),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", b"", Some(Handshake::Postgresql)),
+            (b"\0\0\0\x08\x04\xd3\x16\x2f", b"", None),
+            (b"GET / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", Some(Handshake::Other)),
+            (b"", &greeting("9.7.0"), Some(Handshake::Mysql(Some(Engine::Mysql)))),
+            (b"", &greeting("5.5.5-10.11.4-MariaDB"), Some(Handshake::Mysql(Some(Engine::Mariadb)))),
+            (b"", &greeting("9.7.0")[..8], None),
+            (b"", &greeting("SSH-2.0"), Some(Handshake::Other)),
+            (b"", b"\x17\0\0\0\xff\x10\x04Too many", Some(Handshake::Mysql(None))),
+            (b"", X_HELLO, Some(Handshake::X)),
+            (b"", &X_HELLO[..4], None),
+            (b"\x16\x03\x01", b"", Some(Handshake::Tls)),
+        ];
+        for (client, server, expected) in table {
+            assert_eq!(handshake(client, server), expected, "{} {}", client.escape_ascii(), server.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn only_whole_messages_speak_for_a_protocol() {
+        let query = b"Q\0\0\0\x0dSELECT 1\0";
+        let ready = b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+        let mysql = b"\x09\0\0\0\x03SELECT 1";
+        assert_eq!(messages(1, query), Some((Engine::Postgresql, 0)));
+        assert_eq!(messages(1, ready), Some((Engine::Postgresql, 1)));
+        assert_eq!(messages(0, mysql), Some((Engine::Mysql, 1)));
+        assert_eq!(messages(0, b"\x0b\0\0\0\x03\0\x01SELECT 1"), Some((Engine::Mysql, 1)), "with query attributes");
+        for other in [&query[..12], &ready[1..], &mysql[..10], b"Quite another protocol", b"PING\r\n", b""] {
+            assert_eq!(messages(0, other), None, "{}", other.escape_ascii());
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the targets of tests/fuzz, without cargo-fuzz: a nightly compiler and libFuzzer are all it takes.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs one target; what it finds new goes into the corpus, what it fails on beside it.
-fn fuzz(target: &Target, seconds: u32, program: &PathBuf, corpus: &PathBuf, dir: &PathBuf) -> Result<()> {
+fn fuzz(target: &Target, seconds: u32, program: &Path, corpus: &Path, dir: &Path) -> Result<()> {
     let artifacts = dir.join("artifacts").join(target.name);
     // Inputs that failed once.
     let kept = layout::checkout().join("tests/fuzz/seeds").join(target.name);

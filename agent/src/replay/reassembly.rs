@@ -91,6 +91,19 @@ impl Stream {
         self.next as i64 + i64::from(sequence.wrapping_sub(next) as i32)
     }
 
+    /// Its receiver sent this acknowledgement number. Returns how much it had.
+    fn acknowledge(&mut self, number: u32) -> u64 {
+        let base = *self.base.get_or_insert(number);
+        let offset = self.offset(base, number);
+        if !(0..self.next as i64 + MAX_WINDOW).contains(&offset) {
+            return 0;
+        }
+        // The end of a stream counts as a byte.
+        let had = (offset as u64).min(self.end.unwrap_or(u64::MAX));
+        self.acknowledged = self.acknowledged.max(had);
+        had
+    }
+
     /// The receiver has bytes that were not seen.
     fn has_lost(&self) -> bool {
         self.acknowledged > self.next
@@ -119,7 +132,7 @@ impl Reassembly {
         self.streams.iter().all(|stream| stream.end.is_some_and(|end| stream.next >= end))
     }
 
-    /// Whether bytes of both directions were seen, or could have been.
+    /// Whether `side` sent a byte.
     pub(super) fn saw(&self, side: Side) -> bool {
         self.streams[side].next > 0 || !self.streams[side].pieces.is_empty()
     }
@@ -133,49 +146,37 @@ impl Reassembly {
         tally: &mut Tally,
         out: &mut dyn FnMut(Output<'_>),
     ) {
-        let first = segment.sequence.wrapping_add(segment.syn.into());
-        let mut after = 0;
-        if let Some(number) = segment.acknowledged {
-            let other = &mut self.streams[1 - side];
-            let base = *other.base.get_or_insert(number);
-            let offset = other.offset(base, number);
-            if (0..other.next as i64 + MAX_WINDOW).contains(&offset) {
-                // The end of a stream counts as a byte.
-                after = (offset as u64).min(other.end.unwrap_or(u64::MAX));
-                other.acknowledged = other.acknowledged.max(after);
-            }
-        }
-        let stream = &mut self.streams[side];
-        if stream.base.is_none() && segment.true_len == 0 && !segment.syn && !segment.fin {
-            // A probe that keeps the connection alive has the number of a byte before.
-            return;
-        }
-        let base = *stream.base.get_or_insert(first);
-        let from = stream.offset(base, first);
-        let to = from.saturating_add_unsigned(segment.true_len as u64);
-        if (from - stream.next as i64).abs() > MAX_WINDOW {
-            tally.misplaced += 1;
-        } else {
-            if segment.fin && to >= stream.next as i64 {
-                stream.end.get_or_insert(to as u64);
-            }
-            self.place(side, at, segment, from, after, tally, out);
-        }
+        let after = segment.acknowledged.map_or(0, |number| self.streams[1 - side].acknowledge(number));
+        self.place(side, at, segment, after, tally, out);
         self.drain(out);
         self.give_up_late(at, out);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one segment, worked out by its only caller")]
     fn place(
         &mut self,
         side: Side,
         at: Timestamp,
         segment: &Segment<'_>,
-        from: i64,
         after: u64,
         tally: &mut Tally,
         out: &mut dyn FnMut(Output<'_>),
     ) {
+        let stream = &mut self.streams[side];
+        if stream.base.is_none() && segment.true_len == 0 && !segment.syn && !segment.fin {
+            // A probe that keeps the connection alive has the number of a byte before.
+            return;
+        }
+        let first = segment.sequence.wrapping_add(segment.syn.into());
+        let base = *stream.base.get_or_insert(first);
+        let from = stream.offset(base, first);
+        if (from - stream.next as i64).abs() > MAX_WINDOW {
+            tally.misplaced += 1;
+            return;
+        }
+        let to = from.saturating_add_unsigned(segment.true_len as u64);
+        if segment.fin && to >= stream.next as i64 {
+            stream.end.get_or_insert(to as u64);
+        }
         let next = self.streams[side].next;
         let old = (next as i64 - from).max(0) as usize;
         if segment.true_len == 0 {

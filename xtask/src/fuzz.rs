@@ -85,5 +85,5 @@ fn fuzz(target: &Target, seconds: u32, program: &Path, corpus: &Path, dir: &Path
     fuzzer.args([corpus, &kept]);
     fuzzer.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={}", target.max_len));
     fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    execute(fuzzer.args(["-rss_limit_mb=2048", "-timeout=10", "-print_final_stats=1", "-verbosity=1"]))
+    execute(fuzzer.args(["-rss_limit_mb=2048", "-timeout=10", "-print_final_stats=1", "-print_funcs=0"]))
 }

@@ -17,7 +17,7 @@ use pcap_parser::{
 use crate::model::Timestamp;
 
 /// Bytes read at once.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 256 << 10;
 /// Bound on one record or block. Programs that write captures bound packets at 256 KiB (`MAXIMUM_SNAPLEN`, libpcap); a block of secrets or comments may be longer.
 const MAX_BUFFER: usize = 16 << 20;
 /// Bound on the interfaces of a section.

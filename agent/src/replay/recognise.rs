@@ -151,10 +151,10 @@ enum Handshake {
 
 /// What a connection's first bytes are; `None` if they do not tell yet.
 fn handshake(client: &[u8], server: &[u8]) -> Option<Handshake> {
-    if !client.is_empty() {
-        if let Some(found) = start_up(client)? {
-            return Some(found);
-        }
+    if !client.is_empty()
+        && let Some(found) = start_up(client)?
+    {
+        return Some(found);
     }
     if server.is_empty() {
         // A client that speaks first and is understood by nobody.

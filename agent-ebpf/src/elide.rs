@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use agent_ebpf::{
     ELIDE_ABOVE, ELIDED_CLASS, MAX_SEGMENT, MAX_SEGMENTS, RecordHeader, SEGMENT_BYTES, SEGMENT_LENGTH_BITS, Session,
-    framing, kind, loss, place,
+    framing, kind, loss, place, session::facts,
 };
 use aya_ebpf::helpers::{bpf_probe_read_user, generated};
 
@@ -43,7 +43,10 @@ struct Elided {
 #[inline(always)]
 pub(crate) fn response(session: &mut Session, header: &mut RecordHeader, buffer: u64, len: u64) -> (u64, u64) {
     let postgresql = u32::from(session.framing) == framing::POSTGRESQL;
+    // Compressed bytes have other headers.
+    let opaque = session.facts & facts::OPAQUE != 0;
     let elide = match session.elide_place {
+        _ if opaque => false,
         place::WITHIN => true,
         place::BOUNDARY => len > ELIDE_ABOVE as u64,
         _ => false,

@@ -3,6 +3,7 @@
 //! What is started here is ended on drop, and by the kernel if this process dies first.
 pub mod agent;
 pub mod bpf;
+pub mod capture;
 pub mod client;
 pub mod cpu;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod layout;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod recorded;
 pub mod servers;
 pub mod status;
 pub mod stream;

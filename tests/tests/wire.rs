@@ -7,44 +7,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::{collections::HashSet, fs, io::Read as _, path::PathBuf, sync::OnceLock};
+use std::{collections::HashSet, fs, io::Read as _};
 
 use proptest::prelude::*;
 use querylens::{
     model::{Engine, Text, Timestamp},
     wire::Direction,
 };
-use querylens_tests::stream::{Fixture, Input, request_stretches, run, split};
-
-struct Recorded {
-    path: PathBuf,
-    engine: Engine,
-    fixture: Fixture,
-}
-
-fn recorded() -> &'static [Recorded] {
-    static RECORDED: OnceLock<Vec<Recorded>> = OnceLock::new();
-    RECORDED.get_or_init(|| {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("wire");
-        let mut all = Vec::new();
-        for (folder, engine) in
-            [("postgres", Engine::Postgresql), ("mysql", Engine::Mysql), ("mariadb", Engine::Mariadb)]
-        {
-            let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
-            for entry in entries {
-                let path = entry.unwrap().path();
-                if path.extension().is_some_and(|extension| extension == "stream") {
-                    let fixture = Fixture::parse(&fs::read_to_string(&path).unwrap())
-                        .unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
-                    all.push(Recorded { path, engine, fixture });
-                }
-            }
-        }
-        all.sort_by(|a, b| a.path.cmp(&b.path));
-        assert!(!all.is_empty(), "no fixture below {}", root.display());
-        all
-    })
-}
+use querylens_tests::{
+    recorded::{Recorded, recorded},
+    stream::{Fixture, Input, request_stretches, run, split},
+};
 
 fn statements(engine: Engine, inputs: &[Input]) -> Vec<String> {
     let lines = run(engine, inputs).render().into_iter();

@@ -50,6 +50,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The target that this machine's compiler compiles for unless told otherwise.
+pub(crate) fn host() -> Result<String> {
+    let version = output(command("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(host.to_owned())
+}
+
+/// Name of the variable by which cargo is told something about a target.
+pub(crate) fn target_variable(target: &str, end: &str) -> String {
+    format!("CARGO_TARGET_{}_{end}", target.to_uppercase().replace('-', "_"))
+}
+
 /// Path of a program that the shell would find.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod command;
 mod demo;
+mod fuzz;
 #[allow(unreachable_pub, dead_code, reason = "shared with the harness, where it is public and all of it is used")]
 #[path = "../../tests/src/layout.rs"]
 mod layout;
@@ -32,6 +33,8 @@ enum Verb {
     Bench(bench::Options),
     /// Run every check, or the named stages.
     Test(test::Options),
+    /// Feed the parsers what fuzzing comes up with.
+    Fuzz(fuzz::Options),
     /// Check what no compiler checks: who imports whom, what lies where, what must not be in the repository.
     Tidy,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Tidy => tidy::run(),
     };
     match outcome {

@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Bench,
     /// Formatting, lints, spelling, licences.
     Lint,
+    /// Fuzzing.
+    Fuzz,
 }
 
 /// Something that must be on the machine.
@@ -142,6 +144,15 @@ const TOOLS: &[Tool] = &[
         optional: false,
     },
     Tool {
+        name: "tcpdump",
+        purpose: Purpose::Test,
+        why: "makes captures for `querylens replay`",
+        does: "apt package tcpdump",
+        find: || version("tcpdump"),
+        install: |apt| apt.install(&["tcpdump"]),
+        optional: false,
+    },
+    Tool {
         name: "openssl",
         purpose: Purpose::Test,
         why: "makes throw-away certificates for sessions with TLS",
@@ -202,6 +213,24 @@ const TOOLS: &[Tool] = &[
         does: "`cargo install --locked cargo-deny` (some minutes)",
         find: || version("cargo-deny"),
         install: |_| execute(cargo().args(["install", "--locked", "cargo-deny"])),
+        optional: false,
+    },
+    Tool {
+        name: "Rust nightly",
+        purpose: Purpose::Fuzz,
+        why: "compiles with coverage and the address sanitizer, which a stable compiler does not",
+        does: "`rustup toolchain install nightly --profile=minimal`",
+        find: || output(command("rustc").args(["+nightly", "--version"])).ok().map(|version| version.trim().to_owned()),
+        install: |_| execute(command("rustup").args(["toolchain", "install", "nightly", "--profile=minimal"])),
+        optional: false,
+    },
+    Tool {
+        name: "C++ compiler",
+        purpose: Purpose::Fuzz,
+        why: "compiles libFuzzer",
+        does: "apt package g++",
+        find: || version("c++"),
+        install: |apt| apt.install(&["g++"]),
         optional: false,
     },
 ];

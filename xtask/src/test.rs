@@ -1,15 +1,12 @@
 //! `cargo xtask test`: every check there is, as stages that can also be run alone.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::{
-    command::{cargo, command, is_root, output, run as execute, which},
+    command::{cargo, command, host, is_root, output, run as execute, target_variable, which},
     setup::{self, Purpose},
     tidy,
 };
@@ -116,17 +113,11 @@ fn end_to_end() -> Result<()> {
         if output(command("sudo").args(["--non-interactive", "true"])).is_err() {
             bail!("needs root or sudo without a password");
         }
-        test.env(runner_variable()?, "sudo --non-interactive --preserve-env");
+        // The program under which cargo starts tests.
+        test.env(target_variable(&host()?, "RUNNER"), "sudo --non-interactive --preserve-env");
     }
     // One at a time: they compare the work of whole servers and of the one agent of the host.
     let arguments = ["test", "--release", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"];
     let harness = ["--", "--ignored", "--test-threads=1"];
     execute(test.args(arguments).args(packages).args(harness))
-}
-
-/// `CARGO_TARGET_<host>_RUNNER`, the program under which cargo starts tests.
-fn runner_variable() -> Result<String> {
-    let version = output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
-    Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_")))
 }

@@ -15,6 +15,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["model"]),
     ("sql", &["model"]),
     ("aggregate", &["model", "sql", "wire"]),
+    ("replay", &["model", "sql", "wire"]),
     ("processors", &["model", "sql"]),
     ("discovery", &["model", "sql"]),
     ("capture", &["model", "sql"]),
@@ -56,13 +57,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     // What commands show is the model's data; `top` into a pipe is the console exporter.
-    ("cli", &["model", "export", "config", "health", "runtime"]),
+    ("cli", &["model", "export", "config", "health", "replay", "runtime"]),
 ];
 
 /// A crate, as it is written in paths, and the only folders of agent/src that may name it.
 const CRATES: &[(&str, &[&str])] = &[
     ("aya", &["capture"]),
     ("aya_log", &["capture"]),
+    ("etherparse", &["replay"]),
+    ("pcap_parser", &["replay"]),
     ("tokio_postgres", &["collect"]),
     ("mysql_async", &["collect"]),
     ("opentelemetry", &["export"]),

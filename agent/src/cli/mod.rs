@@ -3,6 +3,8 @@
 pub mod check;
 mod discover;
 mod doctor;
+mod format;
+pub mod replay;
 mod run;
 mod table;
 pub mod top;
@@ -37,6 +39,7 @@ enum Command {
     Top(top::Args),
     Doctor(doctor::Args),
     Check(check::Args),
+    Replay(replay::Args),
 }
 
 /// Options of all commands that look at the host.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Discover(args) => discover::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Check(args) => check::run(args, out),
+        Command::Replay(args) => replay::run(&args, out, &mut io::stderr()),
     };
     match result {
         Ok(code) => code,

@@ -2,7 +2,6 @@
 
 mod app;
 mod draw;
-mod format;
 #[cfg(test)]
 mod tests;
 mod view;

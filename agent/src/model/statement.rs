@@ -95,6 +95,12 @@ pub enum Code {
 }
 
 impl Code {
+    /// Whether the statement ended because somebody, or a time limit, asked for its end: `query_canceled` (errcodes.txt), which PostgreSQL also raises at
+    /// `statement_timeout`; `ER_QUERY_INTERRUPTED`, `ER_QUERY_TIMEOUT` (MySQL) and `ER_STATEMENT_TIMEOUT` (MariaDB).
+    pub fn is_cancellation(self) -> bool {
+        matches!(self, Code::Sqlstate([b'5', b'7', b'0', b'1', b'4']) | Code::Mysql(1317 | 3024 | 1969))
+    }
+
     /// The value of `error.type`: the code, or `_OTHER` for a failure without one.
     pub fn error_type(code: Option<Code>) -> Cow<'static, str> {
         code.map_or(Cow::Borrowed(ERROR_TYPE_OTHER), |code| Cow::Owned(code.to_string()))
@@ -149,5 +155,20 @@ impl Statement {
     /// From the last byte of the request to the completion message.
     pub fn duration(&self) -> Duration {
         self.end.since(self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancellations_are_told_from_other_failures() {
+        for code in [Code::Sqlstate(*b"57014"), Code::Mysql(1317), Code::Mysql(3024), Code::Mysql(1969)] {
+            assert!(code.is_cancellation(), "{code}");
+        }
+        for code in [Code::Sqlstate(*b"57P01"), Code::Sqlstate(*b"42P01"), Code::Mysql(1064), Code::Mysql(1205)] {
+            assert!(!code.is_cancellation(), "{code}");
+        }
     }
 }

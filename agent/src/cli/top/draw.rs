@@ -10,9 +10,9 @@ use ratatui::{
 
 use super::{
     app::{App, Sort},
-    format::{count, percent, rate},
     view::{AgentRow, InstanceRow, StatementRow},
 };
+use crate::cli::format::{count, percent, rate};
 
 /// Lines of the list of instances at most; with more it scrolls.
 const MAX_INSTANCES: u16 = 8;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::format::{self, UNKNOWN};
+use crate::cli::format::{self, UNKNOWN};
 use crate::{
     health::status::{Agent, Instance, Sessions, Statement, Status},
     model::{HumanDuration, printable},

@@ -13,6 +13,14 @@ pub(super) fn mebibytes(mebibytes: f64) -> String {
     scaled(mebibytes, 1024.0, &["MiB", "GiB", "TiB"])
 }
 
+/// `999B`, `12.3KiB`, `4.56MiB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes}B"),
+        _ => scaled(bytes as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]),
+    }
+}
+
 /// Events in a second: `0`, `0.25`, `12.3`, `4.56k`.
 pub(super) fn rate(rate: Option<f64>) -> String {
     match rate {
@@ -62,6 +70,9 @@ mod tests {
         }
         for (number, text) in [(0.0, "0.00MiB"), (45.2, "45.2MiB"), (1126.4, "1.10GiB")] {
             assert_eq!(mebibytes(number), text);
+        }
+        for (number, text) in [(0, "0B"), (9_999, "9999B"), (12_595, "12.3KiB"), (u64::MAX, "16.0EiB")] {
+            assert_eq!(bytes(number), text);
         }
         for (number, text) in
             [(None, "-"), (Some(0.0), "0"), (Some(0.001), "<0.01"), (Some(12.34), "12.3"), (Some(4560.0), "4.56k")]

@@ -35,7 +35,7 @@ pub(crate) fn boundary_read(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn read_begins(ctx: &ProbeContext) -> Option<()> {
     sessions::target(strategy::BOUNDARY)?;
-    let read = Read { fd: fd(ctx.arg(0)?)?, buffer: ctx.arg(1)? };
+    let read = Read { fd: fd(ctx.arg(0)?)?, buffer: ctx.arg(1)?, wanted: ctx.arg(2)? };
     READS.insert(bpf_get_current_pid_tgid(), read, 0).ok()
 }
 
@@ -58,7 +58,7 @@ fn read_ends(ctx: &RetProbeContext) -> Option<()> {
     };
     let _ = READS.remove(thread);
     let result: i64 = ctx.ret();
-    record(&target, read.fd, Io { direction: direction::REQUEST, buffer: read.buffer, result })
+    record(&target, read.fd, Io { direction: direction::REQUEST, buffer: read.buffer, result, wanted: read.wanted })
 }
 
 /// Entry of a write.
@@ -73,7 +73,7 @@ fn write_begins(ctx: &ProbeContext) -> Option<()> {
     let target = sessions::target(strategy::BOUNDARY)?;
     let fd = fd(ctx.arg(0)?)?;
     let (buffer, size): (u64, u64) = (ctx.arg(1)?, ctx.arg(2)?);
-    record(&target, fd, Io { direction: direction::RESPONSE, buffer, result: size as i64 })
+    record(&target, fd, Io { direction: direction::RESPONSE, buffer, result: size as i64, wanted: size })
 }
 
 #[inline(always)]

@@ -30,6 +30,8 @@ pub(crate) struct Io {
     pub(crate) buffer: u64,
     /// How many: the result of the call; negative for an error.
     pub(crate) result: i64,
+    /// How many were asked for: MySQL reads an empty packet by asking for none.
+    pub(crate) wanted: u64,
 }
 
 impl Io {
@@ -38,7 +40,8 @@ impl Io {
     #[inline(always)]
     pub(crate) fn is_nothing(&self, strategy: u32) -> bool {
         let failed = self.result < 0 && strategy == strategy::BOUNDARY;
-        self.result <= 0 && (self.direction == direction::RESPONSE || failed || TRY_AGAIN.contains(&self.result))
+        self.result <= 0
+            && (self.wanted == 0 || self.direction == direction::RESPONSE || failed || TRY_AGAIN.contains(&self.result))
     }
 }
 
@@ -47,6 +50,10 @@ impl Io {
 pub(crate) fn io(place: Place, io: &Io) {
     // SAFETY: the map's value lives until the program ends, and a connection is used by one thread at a time.
     let session = unsafe { &mut *place.session };
+    // What a server writes after its client has gone away reaches nobody.
+    if session.mode == mode::ENDED {
+        return;
+    }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if io.result <= 0 {

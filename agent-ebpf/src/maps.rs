@@ -102,6 +102,8 @@ pub(crate) struct Read {
     pub(crate) buffer: u64,
     /// The connection's file descriptor.
     pub(crate) fd: u64,
+    /// How many bytes are asked for.
+    pub(crate) wanted: u64,
 }
 
 /// Counts a loss.

@@ -32,7 +32,8 @@ pub(crate) fn socket_receive(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn handle(ctx: &BtfTracePointContext, direction: u8) -> Option<()> {
     let result: i32 = ctx.arg(1);
-    let mut io = Io { direction, buffer: 0, result: i64::from(result) };
+    // Whatever was wanted: most calls that give nothing are refused here, before anything is looked up.
+    let mut io = Io { direction, buffer: 0, result: i64::from(result), wanted: 1 };
     if io.is_nothing(strategy::SOCKET) {
         return None;
     }
@@ -47,6 +48,10 @@ fn handle(ctx: &BtfTracePointContext, direction: u8) -> Option<()> {
     // SAFETY: the saved registers of the current task, typed by the verifier.
     let call = unsafe { Syscall::of(regs as *const _) };
     io.buffer = syscall::buffer(&call).unwrap_or(0);
+    io.wanted = syscall::wanted(&call);
+    if io.is_nothing(strategy::SOCKET) {
+        return None;
+    }
     emit::io(place, &io);
     Some(())
 }

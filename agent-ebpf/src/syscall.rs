@@ -86,6 +86,15 @@ pub(crate) fn buffer(call: &Syscall) -> Option<u64> {
     }
 }
 
+/// How many bytes the caller wants; 1 where the call does not say it in a register, since all but empty ones are alike.
+#[inline(always)]
+pub(crate) fn wanted(call: &Syscall) -> u64 {
+    match call.number {
+        number::SENDTO | number::RECVFROM | number::READ | number::WRITE => call.arguments[2],
+        _ => 1,
+    }
+}
+
 #[inline(always)]
 fn user_word(at: u64) -> Option<u64> {
     // SAFETY: the helper checks the address itself.
@@ -109,7 +118,7 @@ fn handle(ctx: &BtfTracePointContext) -> Option<()> {
         number::RECVFROM => direction::REQUEST,
         _ => return None,
     };
-    let io = Io { direction, buffer: call.arguments[1], result: ctx.arg(1) };
+    let io = Io { direction, buffer: call.arguments[1], result: ctx.arg(1), wanted: call.arguments[2] };
     if io.is_nothing(strategy::SYSCALL) {
         return None;
     }

@@ -301,7 +301,12 @@ impl Aggregator {
         self.servers.get(&slot).is_some_and(|server| server.instance.engine == Engine::Postgresql)
     }
 
-    /// Gives up waiting for the texts of what the kernel counted: from now on it counts as unknown. To be called once in a while, and at the end.
+    /// Assigns what the kernel counted before its text or its session was known, as far as that is possible by now.
+    pub fn resolve(&mut self) {
+        self.servers.values_mut().for_each(|server| server.resolve(|_| false));
+    }
+
+    /// As [`Aggregator::resolve`], and gives up on what has waited for several calls, or on everything if this is the `last`: it counts as unknown.
     pub fn settle(&mut self, last: bool) {
         self.servers.values_mut().for_each(|server| server.settle(last));
     }

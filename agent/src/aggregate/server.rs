@@ -19,7 +19,7 @@ use crate::{
 const MAX_OUTLIERS: usize = 64;
 /// Hashes remembered for each row that may exist: the same statement in several spellings, or with lists of several lengths.
 const HASHES_PER_ROW: usize = 4;
-/// How often [`Server::settle`] leaves a count alone whose text has not been seen.
+/// How often [`Server::settle`] leaves a count alone whose text or session has not been seen.
 const PATIENCE: u32 = 3;
 /// Numbers of groups that are given here have this bit; the kernel's own have the highest, and a server's slot is below both.
 const GIVEN: u64 = 1 << 62;
@@ -65,8 +65,8 @@ pub(super) struct Server {
     /// Whose sessions the kernel's groups are.
     groups: HashMap<u64, Names>,
     given: u64,
-    /// What the kernel counted of texts that have not been seen yet, by principal and hash, and for how long they are waited for.
-    waiting: HashMap<(u32, u64), (u32, StatementStats)>,
+    /// What the kernel counted of texts or sessions that have not been seen yet, by group and hash, and for how many calls they were waited for.
+    waiting: HashMap<(u64, u64), (u32, StatementStats)>,
     transactions: TransactionStats,
     outliers: VecDeque<Outlier>,
     unknown: Arc<Digest>,
@@ -149,13 +149,7 @@ impl Server {
         if self.texts.len() >= self.max_rows * HASHES_PER_ROW && !self.texts.contains_key(&hash) {
             return self.lose("texts_full", 1);
         }
-        self.texts.insert(hash, Arc::clone(&digest));
-        let keys: Vec<(u32, u64)> = self.waiting.keys().filter(|(_, waiting)| *waiting == hash).copied().collect();
-        for key in keys {
-            if let Some((_, stats)) = self.waiting.remove(&key) {
-                self.row(key.0, Arc::clone(&digest)).merge(&stats);
-            }
-        }
+        self.texts.insert(hash, digest);
     }
 
     /// What the kernel should do with executions of the text of `hash` besides counting them.
@@ -208,40 +202,62 @@ impl Server {
             stats.idle += counted.first_byte;
             return;
         }
-        let names = self.groups.get(&counted.group).cloned().unwrap_or_default();
-        let principal = self.number(&names);
-        let (digest, hash) = match counted.subject {
-            Subject::Text(hash) => (self.texts.get(&hash).map(Arc::clone), hash),
-            Subject::Other => (Some(Arc::clone(&self.other)), Digest::OTHER),
-            Subject::UnknownText | Subject::Transaction { .. } => (Some(Arc::clone(&self.unknown)), Digest::UNKNOWN),
+        let hash = match counted.subject {
+            Subject::Text(hash) => hash,
+            Subject::Other => Digest::OTHER,
+            Subject::UnknownText | Subject::Transaction { .. } => Digest::UNKNOWN,
         };
-        let stats = match digest {
-            Some(digest) => self.row(principal, digest),
-            None if self.waiting.len() < self.max_rows => &mut self.waiting.entry((principal, hash)).or_default().1,
+        let known = self.digest(hash).zip(self.names(counted.group));
+        let stats = match known {
+            Some((digest, names)) => {
+                let principal = self.number(&names);
+                self.row(principal, digest)
+            }
+            None if self.waiting.len() < self.max_rows => &mut self.waiting.entry((counted.group, hash)).or_default().1,
             None => {
                 let unknown = Arc::clone(&self.unknown);
-                self.row(principal, unknown)
+                self.row(u32::MAX, unknown)
             }
         };
         add(stats, counted);
     }
 
-    /// Counts what has waited long enough for its text as unknown; everything, if this is the last time.
-    pub(super) fn settle(&mut self, last: bool) {
-        let given_up: Vec<(u32, u64)> = self
-            .waiting
-            .iter_mut()
-            .filter_map(|(key, (patience, _))| {
-                *patience += 1;
-                (last || *patience > PATIENCE).then_some(*key)
-            })
-            .collect();
-        for key in given_up {
-            if let Some((_, stats)) = self.waiting.remove(&key) {
-                let unknown = Arc::clone(&self.unknown);
-                self.row(key.0, unknown).merge(&stats);
-            }
+    /// What a hash of the kernel stands for, if that is known.
+    fn digest(&self, hash: u64) -> Option<Arc<Digest>> {
+        match hash {
+            Digest::UNKNOWN => Some(Arc::clone(&self.unknown)),
+            Digest::OTHER => Some(Arc::clone(&self.other)),
+            hash => self.texts.get(&hash).map(Arc::clone),
         }
+    }
+
+    /// Whose sessions a group of the kernel's is, if that is known: a slot stands for sessions of which nothing is.
+    fn names(&self, group: u64) -> Option<Names> {
+        if group < GIVEN { Some(Names::default()) } else { self.groups.get(&group).cloned() }
+    }
+
+    /// Assigns what has been waited for and is known by now; and what `give_up` says of the number of calls that it waited for.
+    pub(super) fn resolve(&mut self, give_up: impl Fn(u32) -> bool) {
+        let decided: Vec<(u64, u64)> = self
+            .waiting
+            .iter()
+            .filter(|((group, hash), (waited, _))| {
+                give_up(*waited) || self.digest(*hash).is_some() && self.names(*group).is_some()
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in decided {
+            let Some((_, stats)) = self.waiting.remove(&key) else { continue };
+            let digest = self.digest(key.1).unwrap_or_else(|| Arc::clone(&self.unknown));
+            let principal = self.number(&self.names(key.0).unwrap_or_default());
+            self.row(principal, digest).merge(&stats);
+        }
+    }
+
+    /// As [`Server::resolve`], and gives up on what has waited long enough, or on everything if this is the `last` time.
+    pub(super) fn settle(&mut self, last: bool) {
+        self.waiting.values_mut().for_each(|(waited, _)| *waited += 1);
+        self.resolve(|waited| last || waited > PATIENCE);
     }
 
     /// Keeps an execution that failed or was slow.

@@ -320,8 +320,9 @@ fn what_the_kernel_counts_gets_its_text_and_names_from_one_record() {
     assert!(advice.iter().any(instruct), "{advice:?}");
     counted(&mut aggregator, Counting::GROUP, Subject::Text(77), Ending::Ok);
     counted(&mut aggregator, Counting::GROUP, Subject::Text(77), Ending::Failed(Some(Code::Sqlstate(*b"57014"))));
-    // The recorded execution is among those that the kernel counted; what came before the names were known stays nameless.
-    expect(&aggregator, &[("-", "-", "select ?", 1), ("shop", "app", "select ?", 2)]);
+    // The recorded execution is among those that the kernel counted.
+    aggregator.resolve();
+    expect(&aggregator, &[("shop", "app", "select ?", 3)]);
     let snapshot = only(&aggregator);
     assert_eq!((snapshot.errors(), snapshot.statements[0].stats.rows_sent), (1, 1));
 }

@@ -268,6 +268,7 @@ impl State {
             }
             Command::Snapshot(reply) | Command::Finish(reply) => {
                 self.take();
+                self.aggregator.resolve();
                 // Whoever asked may have gone away meanwhile.
                 let _ = reply.send(self.answer());
             }

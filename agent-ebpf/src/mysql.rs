@@ -9,7 +9,7 @@ use agent_ebpf::{
     Session, blind,
     blind::dialect,
     row::ending,
-    session::{CARRY, WINDOW, activity, facts, mode, phase, record},
+    session::{CARRY, WINDOW, activity, facts, group, mode, phase, record},
 };
 use aya_ebpf::helpers::generated;
 
@@ -250,7 +250,7 @@ fn handshake(session: &mut Session, payload: u64, len: u64) {
     const FIXED: u64 = 32;
     /// Bytes of a name that are looked at: 32 characters of up to 4 bytes (user), 64 characters (schema).
     const MAX_NAME: u64 = 128;
-    if session.group != u64::from(session.slot) || len <= FIXED {
+    if session.group >= group::GIVEN || len <= FIXED {
         return;
     }
     let capabilities = u32::from_le(peek::<u32>(payload));

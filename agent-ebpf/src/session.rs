@@ -14,8 +14,7 @@ pub struct Session {
     pub inode: u64,
     /// Address of the `struct sock`, which tells a new connection in an old place.
     pub sock: u64,
-    /// Whose session: a hash of the start-up packet's user and database, or a number that userspace has given; the slot of the server
-    /// where nothing is known.
+    /// Whose session: see [`group`].
     pub group: u64,
     /// Tells the statement names of this session from those of all others; changes when they can no longer be trusted.
     pub names: u64,
@@ -115,6 +114,16 @@ pub struct Session {
 /// Size of a session in bytes.
 pub const SESSION_LEN: usize = size_of::<Session>();
 const _: () = assert!(SESSION_LEN == 512);
+
+/// Whose session it is. Values of [`Session::group`] below all of these are slots of servers: sessions of which nothing can be known.
+pub mod group {
+    /// And above: the session's own, until its start or userspace tells more.
+    pub const PROVISIONAL: u64 = 1 << 61;
+    /// And above: numbers given by userspace.
+    pub const GIVEN: u64 = 1 << 62;
+    /// And above: hashes of the start-up packet's user and database, which are the same for all sessions that begin alike.
+    pub const HASHED: u64 = 1 << 63;
+}
 
 /// How well the kernel follows a session. Values of [`Session::mode`].
 pub mod mode {

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use agent_ebpf::{
     Session, Target, blind,
-    session::{activity, mode},
+    session::{activity, group, mode},
     strategy,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
@@ -123,8 +123,9 @@ fn make(target: &Target, socket: &Socket) -> Option<Place> {
     // SAFETY: nobody else has this place: it came from the queue. Userspace left it zero.
     unsafe {
         (*session).sock = socket.sk;
-        (*session).group = u64::from(target.slot);
-        (*session).names = blind::scatter(now ^ socket.inode);
+        let own = blind::scatter(now ^ socket.inode);
+        (*session).group = own & (group::PROVISIONAL - 1) | group::PROVISIONAL;
+        (*session).names = own;
         (*session).seen = now;
         (*session).slot = target.slot;
         (*session).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;

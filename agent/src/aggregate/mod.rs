@@ -486,10 +486,11 @@ impl Work<'_> {
     /// Keeps the kernel's idea of whose session it is in step with what its start and its statements say.
     fn group(&mut self, chunk: &Chunk, connection: &Connection) {
         let names = connection.names();
-        if names.user.is_none() && names.database.is_none() {
+        // A session that starts has no names yet; one that executes and has none is older than the agent.
+        if names == Names::default() && chunk.request.is_none() {
             return;
         }
-        if let Some(group) = self.server.group(chunk.group, names) {
+        if let Some(group) = self.server.group(chunk.group, chunk.slot, names) {
             self.advice.push(Advice::Regroup { session: chunk.session, conn: chunk.conn, group });
         }
     }

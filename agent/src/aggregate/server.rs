@@ -21,8 +21,11 @@ const MAX_OUTLIERS: usize = 64;
 const HASHES_PER_ROW: usize = 4;
 /// How often [`Server::settle`] leaves a count alone whose text or session has not been seen.
 const PATIENCE: u32 = 3;
-/// Numbers of groups that are given here have this bit; the kernel's own have the highest, and a server's slot is below both.
+/// Ranges of the kernel's groups (`agent_ebpf::session::group`): below the first are slots of servers, that is sessions of which nothing is known;
+/// then a session's own number, until more is known; then those that are given here; then the kernel's hashes.
+const PROVISIONAL: u64 = 1 << 61;
 const GIVEN: u64 = 1 << 62;
+const HASHED: u64 = 1 << 63;
 
 /// `AF_UNIX`, include/linux/socket.h.
 const AF_UNIX: u16 = 1;
@@ -169,18 +172,23 @@ impl Server {
         }
     }
 
-    /// Sessions of the kernel's `group` are those of `names`; the right group if they are not.
-    pub(super) fn group(&mut self, group: u64, names: Names) -> Option<u64> {
+    /// Sessions of the kernel's `group` are those of `names`; the group that they should have if it is another one.
+    pub(super) fn group(&mut self, group: u64, slot: u32, names: Names) -> Option<u64> {
+        let provisional = (PROVISIONAL..GIVEN).contains(&group);
         match self.groups.get(&group) {
             Some(known) if same(&known.database, &names.database) && same(&known.user, &names.user) => return None,
-            // A slot stands for sessions of which nothing is known.
-            None if group >= GIVEN && self.groups.len() < self.max_rows => {
-                self.groups.insert(group, names);
-                return None;
+            None if group >= PROVISIONAL && self.groups.len() < self.max_rows => {
+                self.groups.insert(group, names.clone());
+                if !provisional {
+                    return None;
+                }
             }
             _ => {}
         }
-        let given = self.groups.iter().find(|(group, known)| **group & !(GIVEN - 1) == GIVEN && **known == names);
+        if names == Names::default() {
+            return provisional.then_some(u64::from(slot));
+        }
+        let given = self.groups.iter().find(|(group, known)| (GIVEN..HASHED).contains(*group) && **known == names);
         if let Some((group, _)) = given {
             return Some(*group);
         }
@@ -233,7 +241,7 @@ impl Server {
 
     /// Whose sessions a group of the kernel's is, if that is known: a slot stands for sessions of which nothing is.
     fn names(&self, group: u64) -> Option<Names> {
-        if group < GIVEN { Some(Names::default()) } else { self.groups.get(&group).cloned() }
+        if group < PROVISIONAL { Some(Names::default()) } else { self.groups.get(&group).cloned() }
     }
 
     /// Assigns what has been waited for and is known by now; and what `give_up` says of the number of calls that it waited for.

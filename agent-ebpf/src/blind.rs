@@ -18,7 +18,7 @@ const MARK_VALUE: u64 = 0x100;
 /// The longest text that is hashed, in bytes. What is longer is left to userspace.
 pub const MAX_TEXT: u64 = 8192;
 
-/// Bytes that [`Blind::piece`] takes at once.
+/// Bytes that the kernel hashes at once.
 pub const PIECE: usize = 64;
 
 /// Whose lexical rules.

@@ -15,6 +15,7 @@ use querylens::{
 
 use stream::{Fixture, Input};
 
+#[allow(unreachable_pub, reason = "a module of another crate, which exports it")]
 #[path = "../../tests/src/stream.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod stream;

@@ -66,7 +66,7 @@ impl Session {
             return Err(Lost);
         }
         if let Some(exchange) = self.exchange.take_if(|exchange| exchange.perhaps_ended()) {
-            self.finish_perhaps(exchange, out);
+            self.finish_perhaps(*exchange, out);
         }
         let code = match packet.payload.first() {
             Some(code) => *code,
@@ -167,7 +167,7 @@ impl Session {
         let Some(mut exchange) = self.exchange.take() else { return self.unsolicited(packet, at, out) };
         let is_next = self.is_next(packet, &exchange);
         if exchange.perhaps_ended() && !(is_eof(packet) && is_next) {
-            self.finish_perhaps(exchange, out);
+            self.finish_perhaps(*exchange, out);
             return self.unsolicited(packet, at, out);
         }
         if !is_next {
@@ -372,11 +372,11 @@ impl Session {
             self.exchange = Some(exchange);
             return;
         }
-        self.finish(exchange, code.is_none(), status, out);
+        self.finish(*exchange, code.is_none(), status, out);
     }
 
     /// Ends an exchange that had only waited for an EOF packet that does not come.
-    pub(super) fn finish_perhaps(&mut self, mut exchange: Box<Exchange>, out: &mut Vec<Event>) {
+    pub(super) fn finish_perhaps(&mut self, mut exchange: Exchange, out: &mut Vec<Event>) {
         if let Expect::PerhapsEof { ended, .. } = exchange.expect {
             self.classic_eof = Some(false);
             exchange.end_part(ended, None, None, None);
@@ -385,7 +385,7 @@ impl Session {
     }
 
     /// The response is complete.
-    fn finish(&mut self, mut exchange: Box<Exchange>, succeeded: bool, status: u16, out: &mut Vec<Event>) {
+    fn finish(&mut self, mut exchange: Exchange, succeeded: bool, status: u16, out: &mut Vec<Event>) {
         if !self.confirmed {
             self.confirmed = true;
             if std::mem::take(&mut self.desynchronised) {

@@ -133,7 +133,7 @@ impl Session {
             Phase::Starting(startup) => out.push(Event::Statement(startup.incomplete(at))),
             Phase::Commands if self.confirmed => {
                 if let Some(exchange) = self.exchange.take_if(|exchange| exchange.perhaps_ended()) {
-                    self.finish_perhaps(exchange, out);
+                    self.finish_perhaps(*exchange, out);
                 }
                 let idle = match &self.exchange {
                     Some(exchange) => {

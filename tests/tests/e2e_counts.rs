@@ -1,7 +1,7 @@
 //! Guarantee: of every server, over every transport, in every protocol mode and with every capture strategy, each statement is counted exactly
 //! as often as the load generator ran it and the server's own statistics saw it.
 //!
-//! Not proven here: connections older than the agent, TLS, and loads that overflow the ring buffer.
+//! Not proven here: connections older than the agent (e2e_sessions), TLS (e2e_tls), and loads that overflow the ring buffer (e2e_ring).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use querylens::model::Engine;

@@ -60,6 +60,8 @@ mod capability {
 }
 
 const HEADER: u64 = 4;
+/// In place of the name of a statement that is being prepared.
+const ANY_NAME: u64 = 1;
 /// A payload of this length goes on in the next packet.
 const CONTINUED: u64 = 0xff_ffff;
 /// Payload of an EOF packet: header, warnings, status.
@@ -106,6 +108,7 @@ fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
         return;
     }
     session.facts &= !facts::NAMELESS;
+    session.preparing = 0;
     let (payload, length) = if session.facts & facts::HEADER != 0 {
         session.facts &= !facts::HEADER;
         (buffer, session.request_skip)
@@ -208,6 +211,8 @@ fn recognise(session: &mut Session, payload: u64, length: u64, here: u64, now: u
         }
         command::STMT_PREPARE => {
             session.phase = phase::PREPARED;
+            // The server chooses the name.
+            session.preparing = ANY_NAME;
             session.preparing_hash = match whole && session.status & status::NO_BACKSLASH_ESCAPES == 0 {
                 true => text::blind(dialect::MYSQL, payload + 1, length - 1).unwrap_or(0),
                 false => 0,

@@ -96,6 +96,7 @@ fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
     }
     session.facts &= !(facts::READY | facts::NAMELESS);
     session.phase = phase::MESSAGES;
+    session.preparing = 0;
     session.request_skip = 0;
     session.bytes_in = 0;
     let shape = match head[0] {

@@ -24,8 +24,8 @@ use crate::{
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes found at one look above which the next one comes sooner, below which later.
 const BUSY_BYTES: usize = 256 << 10;
-/// How often the kernel's counters are emptied at least: its buckets hold 32 bits.
-const TAKE: Duration = Duration::from_secs(1);
+/// How often the kernel's counters are emptied at least, since its buckets hold 32 bits, and what has ended is freed.
+const LOOK: Duration = Duration::from_secs(1);
 /// So many times less often it is checked whether the processes of all sessions are still there.
 const THOROUGH: u32 = 30;
 /// Records handled between two looks at the commands.
@@ -97,7 +97,7 @@ impl Pipeline {
             now: Timestamp::default(),
             records: 0,
             undecodable: 0,
-            taken: Instant::now(),
+            looked: Instant::now(),
             looks: 0,
         };
         let mut finish: Option<oneshot::Sender<Answer>> = None;
@@ -125,7 +125,7 @@ impl Pipeline {
                 let _ = reply.send(state.answer());
                 return;
             }
-            if state.taken.elapsed() >= TAKE {
+            if state.looked.elapsed() >= LOOK {
                 state.look();
             }
             pause = match bytes {
@@ -157,8 +157,8 @@ struct State {
     now: Timestamp,
     records: u64,
     undecodable: u64,
-    /// When the counters were emptied.
-    taken: Instant,
+    /// When what is done once in a while was done.
+    looked: Instant,
     /// How often.
     looks: u32,
 }
@@ -228,7 +228,6 @@ impl State {
         let aggregator = std::cell::RefCell::new(aggregator);
         counters
             .take(|slot| aggregator.borrow().is_postgresql(slot), |counted| aggregator.borrow_mut().counted(counted));
-        self.taken = Instant::now();
     }
 
     /// What is done once in a while.
@@ -237,6 +236,7 @@ impl State {
         self.aggregator.settle(false);
         self.counters.sweep(self.looks.is_multiple_of(THOROUGH), |_| false);
         self.looks = self.looks.wrapping_add(1);
+        self.looked = Instant::now();
     }
 
     fn obey(&mut self, command: Command) {

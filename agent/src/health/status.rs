@@ -5,7 +5,8 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration, time::UNIX_EPOCH}
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    self, AgentStats, Code, Engine, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot, Verdict,
+    self, AgentStats, Code, Ending, Engine, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot,
+    TransactionStats, Verdict,
 };
 
 /// The agent and all servers at one moment. Counts and times are cumulative since the agent found the server.
@@ -96,8 +97,44 @@ pub struct Instance {
     pub p99_us: f64,
     /// Losses that hit its sessions, by cause.
     pub losses: BTreeMap<String, u64>,
+    /// Transactions that have ended.
+    pub transactions: Transactions,
+    /// Executions that failed or were slow, the latest last.
+    pub outliers: Vec<Outlier>,
     /// Statements by total time, heaviest first.
     pub statements: Vec<Statement>,
+}
+
+/// Transactions of a server that lasted longer than a statement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transactions {
+    /// How many were committed.
+    pub committed: u64,
+    /// How many were rolled back.
+    pub rolled_back: u64,
+    /// Mean duration in microseconds.
+    pub mean_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// Time within them that the server waited for its clients, in milliseconds.
+    pub idle_ms: f64,
+}
+
+/// An execution that failed or was slow for its statement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outlier {
+    /// Database or schema.
+    pub database: Option<String>,
+    /// User.
+    pub user: Option<String>,
+    /// Identity of the normalised statement: 16 hexadecimal digits.
+    pub fingerprint: String,
+    /// How long it took, in microseconds.
+    pub duration_us: f64,
+    /// Error code, `_OTHER` for a failure without one; absent if it was slow only.
+    pub error: Option<String>,
+    /// Rows sent and changed.
+    pub rows: u64,
 }
 
 /// Container, chroot or namespace of a server.
@@ -275,7 +312,37 @@ fn instance(server: &InstanceSnapshot, top: Option<usize>) -> Instance {
         p50_us: micros(durations.quantile(0.5)),
         p99_us: micros(durations.quantile(0.99)),
         losses: counts(&server.losses),
+        transactions: transactions(&server.transactions),
+        outliers: server.outliers.iter().map(outlier).collect(),
         statements: heaviest.into_iter().map(statement).collect(),
+    }
+}
+
+fn transactions(stats: &TransactionStats) -> Transactions {
+    let mut all = stats.committed.clone();
+    all.merge(&stats.rolled_back);
+    Transactions {
+        committed: stats.committed.count(),
+        rolled_back: stats.rolled_back.count(),
+        mean_us: micros(all.mean()),
+        p99_us: micros(all.quantile(0.99)),
+        idle_ms: millis(stats.idle),
+    }
+}
+
+fn outlier(outlier: &model::Outlier) -> Outlier {
+    let owned = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
+    Outlier {
+        database: owned(&outlier.database),
+        user: owned(&outlier.user),
+        fingerprint: outlier.digest.hex(),
+        duration_us: micros(outlier.duration),
+        error: match outlier.ending {
+            Ending::Ok => None,
+            Ending::Failed(code) => Some(Code::error_type(code).into_owned()),
+            Ending::Incomplete => Some(Code::error_type(None).into_owned()),
+        },
+        rows: outlier.rows,
     }
 }
 
@@ -381,6 +448,7 @@ mod tests {
                               "unknown": 0, "opaque": 1 },
                 "connects": 12, "connect_failures": { "28P01": 2, "_OTHER": 1 },
                 "executions": 6, "errors": 3, "mean_us": 341_833.333, "losses": { "desynchronised": 6 },
+                "transactions": { "committed": 0, "rolled_back": 0, "mean_us": 0.0, "p99_us": 0.0, "idle_ms": 0.0 }, "outliers": [],
             })
         );
         let mut statement = statements[0].clone();

@@ -81,7 +81,11 @@ fn make(key: &RowKey) -> Option<u32> {
     if ROW_OF_KEY.insert(key, index, NOEXIST).is_err() {
         // Another processor was faster.
         // SAFETY: as above.
-        unsafe { (*row).key = RowKey { hash: 0, group: 0, code: 0, slot: 0 } };
+        unsafe {
+            (*row).key = RowKey { hash: 0, group: 0, code: 0, slot: 0 };
+            // So that userspace does not take it for the first row that was never used.
+            (&raw mut (*row).dirty).write_volatile(1);
+        }
         let _ = FREE_ROWS.push(index, 0);
         return lookup(key);
     }

@@ -63,8 +63,10 @@ impl Rows {
         let mut at = 0;
         while let Some(row) = self.rows.get(at) {
             // SAFETY: within the mapping; the kernel writes a key once, before anything is counted under it.
-            let key = unsafe { (&raw const (*row).key).read_volatile() };
-            if key.hash == 0 && at >= self.touched {
+            let (key, dirty) =
+                unsafe { ((&raw const (*row).key).read_volatile(), (&raw const (*row).dirty).read_volatile()) };
+            // One that was taken and given back at once is dirty without a key.
+            if key.hash == 0 && dirty == 0 && at >= self.touched {
                 break;
             }
             self.touched = self.touched.max(at + 1);

@@ -80,11 +80,11 @@ impl Drop for Running {
     }
 }
 
+/// The user and group of this name, or those of nobody where there is none: the packages of the bare servers make no user.
 fn user(name: &str) -> (u32, u32) {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    let fields: Vec<&str> =
-        passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name).unwrap();
-    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
+    let named = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name);
+    named.map_or((65534, 65534), |fields| (fields[2].parse().unwrap(), fields[3].parse().unwrap()))
 }
 
 /// A directory that belongs to `name` and that everybody may enter.

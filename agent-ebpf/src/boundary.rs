@@ -48,7 +48,7 @@ pub(crate) fn boundary_read_return(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn read_ends(ctx: &RetProbeContext) -> Option<()> {
-    let target = sessions::target(strategy::BOUNDARY)?;
+    sessions::target(strategy::BOUNDARY)?;
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: only this thread writes its own entry.
     let Some(read) = unsafe { READS.get(thread) }.copied() else {
@@ -58,7 +58,7 @@ fn read_ends(ctx: &RetProbeContext) -> Option<()> {
     };
     let _ = READS.remove(thread);
     let result: i64 = ctx.ret();
-    record(&target, read.fd, Io { direction: direction::REQUEST, buffer: read.buffer, result, wanted: read.wanted })
+    record(read.fd, Io { direction: direction::REQUEST, buffer: read.buffer, result, wanted: read.wanted })
 }
 
 /// Entry of a write.
@@ -70,14 +70,14 @@ pub(crate) fn boundary_write(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn write_begins(ctx: &ProbeContext) -> Option<()> {
-    let target = sessions::target(strategy::BOUNDARY)?;
+    sessions::target(strategy::BOUNDARY)?;
     let fd = fd(ctx.arg(0)?)?;
     let (buffer, size): (u64, u64) = (ctx.arg(1)?, ctx.arg(2)?);
-    record(&target, fd, Io { direction: direction::RESPONSE, buffer, result: size as i64, wanted: size })
+    record(fd, Io { direction: direction::RESPONSE, buffer, result: size as i64, wanted: size })
 }
 
 #[inline(always)]
-fn record(target: &agent_ebpf::Target, fd: u64, io: Io) -> Option<()> {
+fn record(fd: u64, io: Io) -> Option<()> {
     if io.is_nothing(strategy::BOUNDARY) {
         return None;
     }
@@ -85,6 +85,6 @@ fn record(target: &agent_ebpf::Target, fd: u64, io: Io) -> Option<()> {
         count(loss::NO_SOCKET);
         return None;
     };
-    emit::io(sessions::of_socket(target, &socket)?, &io);
+    emit::io(sessions::of_socket(strategy::BOUNDARY, &socket)?, &io, strategy::BOUNDARY);
     Some(())
 }

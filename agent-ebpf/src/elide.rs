@@ -15,6 +15,7 @@ use aya_ebpf::helpers::{bpf_probe_read_user, generated};
 use crate::{
     emit::NO_WAKEUP,
     maps::{RECORDS, count},
+    postgres,
     verifier::{bounded, forget},
 };
 
@@ -52,7 +53,8 @@ pub(crate) fn response(session: &mut Session, header: &mut RecordHeader, buffer:
         _ => false,
     };
     if !elide || len > MAX_WRITE || buffer == 0 {
-        session.elide_place = if postgresql && ends_ready(buffer, len) { place::BOUNDARY } else { place::LOST };
+        session.elide_place =
+            if postgresql && postgres::ready(buffer, len) != 0 { place::BOUNDARY } else { place::LOST };
         return (0, len);
     }
     if session.elide_place == place::BOUNDARY {
@@ -93,22 +95,13 @@ pub(crate) fn response(session: &mut Session, header: &mut RecordHeader, buffer:
     unsafe { (&raw mut (*slot).header).write(*header) };
     entry.submit(NO_WAKEUP);
     if at < len {
-        session.elide_place = if postgresql && ends_ready(buffer, len) { place::BOUNDARY } else { place::LOST };
+        session.elide_place =
+            if postgresql && postgres::ready(buffer, len) != 0 { place::BOUNDARY } else { place::LOST };
     } else {
         session.elide_place =
             if session.elide_skip == 0 && session.elide_have == 0 { place::BOUNDARY } else { place::WITHIN };
     }
     (at, len - at)
-}
-
-/// Whether a write ends with ReadyForQuery: `Z`, length 5, one byte.
-#[inline(always)]
-fn ends_ready(buffer: u64, len: u64) -> bool {
-    const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
-    len >= 6 && {
-        // SAFETY: the helper checks the address itself.
-        unsafe { bpf_probe_read_user((buffer + len - 6) as *const [u8; 5]) }.is_ok_and(|bytes| bytes == READY)
-    }
 }
 
 /// A walk over the messages of a write. All words, so that the verifier has one kind of stack slot to follow.

@@ -11,6 +11,7 @@ use crate::{
     elide,
     follow::{self, Ended},
     maps::{RECORDS, count},
+    scratch::{self, Scratch},
     sessions::Place,
     verifier::bounded,
 };
@@ -45,48 +46,69 @@ impl Io {
     }
 }
 
-/// Takes up what went over a session's socket.
+/// Takes up what went over a session's socket. What is seldom done is done in functions of its own, so that the rest is short.
 #[inline(always)]
-pub(crate) fn io(place: Place, io: &Io) {
+pub(crate) fn io(place: Place, io: &Io, strategy: u32) {
     // SAFETY: the map's value lives until the program ends, and a connection is used by one thread at a time.
     let session = unsafe { &mut *place.session };
     // What a server writes after its client has gone away reaches nobody.
     if session.mode == mode::ENDED {
         return;
     }
+    let Some(scratch) = scratch::of(place.index, io.direction, strategy) else { return };
+    // SAFETY: as the session.
+    let scratch = unsafe { &mut *scratch };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if io.result <= 0 {
-        let ended = follow::close(session, now);
-        let mut header = header(kind::CLOSE, io.direction, place.index, session, now);
-        if ended == Ended::Counted {
-            header.flags |= flags::COUNTED;
-        }
-        submit_bare(&header, loss::RING_FULL_DATA);
+        emit_end(session, place.index, io.direction, now);
         return;
     }
     let (buffer, len) = (io.buffer, io.result as u64);
     if io.direction == direction::REQUEST {
-        request(place.index, session, buffer, len, now);
+        let kept = if session.facts & facts::HEADER != 0 { session.request_header } else { 0 };
+        follow::request(session, scratch, buffer, len, now);
+        if session.record != record::NOTHING {
+            emit_request(session, u64::from(place.index) << 32 | u64::from(kept), buffer, len, now);
+        }
     } else {
-        response(place.index, session, buffer, len, now);
+        response(place.index, session, scratch, buffer, len, now, strategy);
     }
 }
 
-#[inline(always)]
-fn request(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) {
-    let kept = session.facts & facts::HEADER != 0;
-    let packet_header = session.request_header as u32;
-    follow::request(session, buffer, len, now);
-    if session.record == record::NOTHING {
-        return;
+/// The connection has ended.
+#[unsafe(no_mangle)]
+extern "C" fn emit_end(session: *mut Session, index: u32, direction: u8, now: u64) -> u64 {
+    if session.is_null() {
+        return 0;
     }
+    // SAFETY: not null, and the verifier knows its size.
+    let session = unsafe { &mut *session };
+    let ended = follow::close(session, now);
+    let mut header = header(kind::CLOSE, direction, index, session, now);
+    if ended == Ended::Counted {
+        header.flags |= flags::COUNTED;
+    }
+    submit_bare(&header, loss::RING_FULL_DATA);
+    0
+}
+
+/// Records a request of the session at `index`, which is the upper half of `index_and_kept`; the lower is the packet header that was kept before it,
+/// 0 for none.
+#[unsafe(no_mangle)]
+extern "C" fn emit_request(session: *mut Session, index_and_kept: u64, buffer: u64, len: u64, now: u64) -> u64 {
+    if session.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier knows its size.
+    let session = unsafe { &mut *session };
+    let (index, kept) = ((index_and_kept >> 32) as u32, index_and_kept as u32);
     elide::request(session);
-    if kept {
+    if kept != 0 {
         let mut header = header(kind::DATA, direction::REQUEST, index, session, now);
         header.true_len = size_of::<u32>() as u32;
         header.captured = header.true_len;
-        word(&header, packet_header);
+        word(&header, kept);
     }
     let mut header = header(kind::DATA, direction::REQUEST, index, session, now);
     if session.hash != 0 {
@@ -100,12 +122,13 @@ fn request(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) {
         header.hash = session.preparing_hash;
     }
     bytes(&mut header, session, buffer, len);
+    0
 }
 
 #[inline(always)]
-fn response(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) {
+fn response(index: u32, session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64, strategy: u32) {
     let (mut buffer, mut len) = (buffer, len);
-    if u32::from(session.strategy) == strategy::BOUNDARY {
+    if strategy == strategy::BOUNDARY {
         let end = buffer + len;
         if buffer > session.written_from && buffer < session.written_to {
             // The rest of a write that was taken only in part: its bytes are known already.
@@ -118,24 +141,35 @@ fn response(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) 
         session.written_from = buffer;
         session.written_to = end;
     }
-    let ended = follow::response(session, buffer, len, now);
-    if session.mode == mode::IGNORED {
-        return;
-    }
+    let ended = follow::response(session, scratch, buffer, len, now);
     if session.record == record::NOTHING {
         if ended == Ended::Outlier {
-            outlier(index, session, now);
+            emit_outlier(session, index, now);
         }
-        return;
+    } else if session.mode != mode::IGNORED {
+        let counted = u64::from(ended == Ended::Counted);
+        emit_response(session, counted << 32 | u64::from(index), buffer, len, now);
     }
-    let mut header = header(kind::DATA, direction::RESPONSE, index, session, now);
-    if ended == Ended::Counted {
+}
+
+/// Records a response of the session at `index`, which is the lower half of `counted_and_index`; the upper is 1 if it completes an execution that was
+/// counted.
+#[unsafe(no_mangle)]
+extern "C" fn emit_response(session: *mut Session, counted_and_index: u64, buffer: u64, len: u64, now: u64) -> u64 {
+    if session.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier knows its size.
+    let session = unsafe { &mut *session };
+    let (mut buffer, mut len) = (buffer, len);
+    let mut header = header(kind::DATA, direction::RESPONSE, counted_and_index as u32, session, now);
+    if counted_and_index >> 32 != 0 {
         header.flags |= flags::COUNTED;
     }
     let (elided, rest) = elide::response(session, &mut header, buffer, len);
     if elided > 0 {
         if rest == 0 {
-            return;
+            return 0;
         }
         buffer += len - rest;
         len = rest;
@@ -145,6 +179,7 @@ fn response(index: u32, session: &mut Session, buffer: u64, len: u64, now: u64) 
         session.seq = session.seq.wrapping_add(1);
     }
     bytes(&mut header, session, buffer, len);
+    0
 }
 
 /// Records bytes whole, in pieces if need be.
@@ -201,8 +236,13 @@ struct OutlierRecord {
 }
 
 /// Records an execution that was only counted. It takes no number: nothing of the stream is in it.
-#[inline(never)]
-fn outlier(index: u32, session: &mut Session, now: u64) {
+#[unsafe(no_mangle)]
+extern "C" fn emit_outlier(session: *mut Session, index: u32, now: u64) -> u64 {
+    if session.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier knows its size.
+    let session = unsafe { &mut *session };
     let mut header = header(kind::OUTLIER, direction::RESPONSE, index, session, now);
     session.seq = header.seq;
     header.hash = session.hash;
@@ -211,7 +251,7 @@ fn outlier(index: u32, session: &mut Session, now: u64) {
     header.true_len = header.captured;
     let Some(mut entry) = RECORDS.reserve::<OutlierRecord>(0) else {
         count(loss::RING_FULL_OUTLIER);
-        return;
+        return 0;
     };
     let outlier = Outlier {
         begin: session.begin,
@@ -226,6 +266,7 @@ fn outlier(index: u32, session: &mut Session, now: u64) {
     };
     entry.write(OutlierRecord { header, outlier });
     entry.submit(NO_WAKEUP);
+    0
 }
 
 #[repr(C)]

@@ -12,8 +12,13 @@ use agent_ebpf::{
 use aya_ebpf::helpers::generated;
 
 use crate::{
-    maps::{NAMES, ROWS, SETTINGS, count},
-    mysql, postgres, rows,
+    maps::{ROWS, SETTINGS, count},
+    mysql::{self, Mysql},
+    postgres::{self, Postgres},
+    rows,
+    scratch::Scratch,
+    verifier::zero,
+    walk::{walk, walked},
 };
 
 /// What a request is to the kernel.
@@ -32,17 +37,17 @@ pub(crate) enum Shape {
 
 /// The server read `len` bytes. Afterwards [`Session::record`] says whether they are recorded.
 #[inline(always)]
-pub(crate) fn request(session: &mut Session, buffer: u64, len: u64, now: u64) {
+pub(crate) fn request(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64) {
     if session.framing == framing::POSTGRESQL as u16 {
-        postgres::postgres_request(session, buffer, len, now);
+        postgres::postgres_request(session, scratch, buffer, len, now);
     } else {
-        mysql::mysql_request(session, buffer, len, now);
+        mysql::mysql_request(session, scratch, buffer, len, now);
     }
 }
 
 /// The server wrote `len` bytes. Whether they complete an execution that was counted.
 #[inline(always)]
-pub(crate) fn response(session: &mut Session, buffer: u64, len: u64, now: u64) -> Ended {
+pub(crate) fn response(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64) -> Ended {
     let postgresql = session.framing == framing::POSTGRESQL as u16;
     if !matches!(session.mode, mode::ACTIVE | mode::TENTATIVE) {
         match postgresql {
@@ -56,8 +61,8 @@ pub(crate) fn response(session: &mut Session, buffer: u64, len: u64, now: u64) -
     }
     session.bytes_out += len;
     let walked = match postgresql {
-        true => postgres::postgres_walk(session, buffer, len),
-        false => mysql::mysql_walk(session, buffer, len),
+        true => walk::<Postgres>(session, scratch, buffer, len),
+        false => walk::<Mysql>(session, scratch, buffer, len),
     };
     match walked {
         walked::ON => Ended::Not,
@@ -67,16 +72,6 @@ pub(crate) fn response(session: &mut Session, buffer: u64, len: u64, now: u64) -
             Ended::Not
         }
     }
-}
-
-/// What a walk over a part of an answer found.
-pub(crate) mod walked {
-    /// More is to come.
-    pub(crate) const ON: u64 = 0;
-    /// The answer is complete.
-    pub(crate) const READY: u64 = 1;
-    /// What was found does not fit.
-    pub(crate) const WRONG: u64 = 2;
 }
 
 /// How an exchange ended.
@@ -94,16 +89,16 @@ pub(crate) enum Ended {
 #[inline(always)]
 pub(crate) fn begin(session: &mut Session, shape: Shape, len: u64, now: u64) {
     session.begin = now;
-    session.first = 0;
     session.bytes_in += len;
-    session.bytes_out = 0;
-    session.rows_sent = 0;
-    session.rows_affected = 0;
-    session.code = 0;
-    session.skip = 0;
-    session.carry = 0;
     session.record = record::ALL;
-    session.hash = 0;
+    session.code = 0;
+    session.carry = 0;
+    zero(&mut session.first);
+    zero(&mut session.hash);
+    zero(&mut session.bytes_out);
+    zero(&mut session.rows_sent);
+    zero(&mut session.rows_affected);
+    zero(&mut session.skip);
     if session.transaction != 0 {
         session.idle += now - session.end;
     }
@@ -113,7 +108,8 @@ pub(crate) fn begin(session: &mut Session, shape: Shape, len: u64, now: u64) {
     let introduction = matches!(shape, Shape::Introduction(_));
     if let Shape::Execution(hash) | Shape::Introduction(hash) = shape {
         let key = RowKey { hash, group: session.group, code: 0, slot: session.slot };
-        let Some(index) = rows::find(&key) else { return };
+        // A session often executes the same statement again.
+        let Some(index) = rows::find(session.row, &key) else { return };
         let Some(row) = ROWS.get_ptr(index) else { return };
         // SAFETY: the verifier proved it non-null.
         let wanted = unsafe { (*row).policy };
@@ -191,8 +187,7 @@ fn complete(session: &mut Session, now: u64) -> Ended {
     if session.hash != 0 {
         let nanos = now - session.begin;
         let key = RowKey { hash: session.hash, group: session.group, code: session.code, slot: session.slot };
-        if let Some((index, slow)) = row(session.row, &key) {
-            rows::add(index, session, nanos);
+        if let Some(slow) = rows::add(&key, session, nanos) {
             ended = Ended::Counted;
             if session.record == record::NOTHING && (session.code != 0 || slow != 0 && nanos >= slow) {
                 ended = Ended::Outlier;
@@ -209,16 +204,6 @@ fn complete(session: &mut Session, now: u64) -> Ended {
     session.elide_place = agent_ebpf::place::BOUNDARY;
     settle(session, now);
     ended
-}
-
-/// The row of `key`, most likely the one at `index`, and from which duration on its executions are slow.
-#[inline(always)]
-fn row(index: u32, key: &RowKey) -> Option<(u32, u64)> {
-    if let Some(row) = rows::get(index, key) {
-        // SAFETY: the verifier proved it non-null.
-        return Some((index, unsafe { (*row).slow_nanos }));
-    }
-    rows::find(key).map(|index| (index, 0))
 }
 
 /// What the session does after an answer, and whether a transaction began or ended.
@@ -251,21 +236,4 @@ pub(crate) fn settle(session: &mut Session, now: u64) {
         session.transaction = 0;
     }
     session.facts &= !facts::ROLLED_BACK;
-}
-
-/// Forgets what statement names stand for: what was prepared since the last certain place is not known.
-#[inline(always)]
-pub(crate) fn forget_names(session: &mut Session, now: u64) {
-    session.names = agent_ebpf::blind::scatter(session.names ^ now);
-    session.preparing = 0;
-}
-
-/// From now on `name` stands for the text with this hash, 0 for one that the kernel cannot tell.
-#[inline(always)]
-pub(crate) fn name(name: u64, hash: u64) {
-    if hash == 0 {
-        let _ = NAMES.remove(name);
-    } else {
-        let _ = NAMES.insert(name, hash, 0);
-    }
 }

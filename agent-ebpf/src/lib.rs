@@ -14,7 +14,7 @@ mod target;
 
 pub use offsets::Offsets;
 pub use record::*;
-pub use row::{ROW_LEN, Row, RowKey, Shortcut};
+pub use row::{Counters, ROW_LEN, Row, RowKey, Shortcut};
 pub use session::{SESSION_LEN, Session};
 pub use target::*;
 

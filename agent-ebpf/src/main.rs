@@ -12,15 +12,18 @@ mod follow;
 mod kernel;
 mod maps;
 mod mysql;
+mod names;
 mod postgres;
 mod process;
 mod rows;
+mod scratch;
 mod sessions;
 mod socket;
 mod syscall;
 mod text;
 mod user;
 mod verifier;
+mod walk;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -1,6 +1,6 @@
 //! The maps: everything that outlives one run of a program.
 
-use agent_ebpf::{Offsets, Row, RowKey, Session, Settings, Shortcut, Target, loss};
+use agent_ebpf::{Counters, Offsets, Row, RowKey, Session, Settings, Shortcut, Target, loss};
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
@@ -8,6 +8,8 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
+
+use crate::scratch::Scratch;
 
 /// Records for userspace. Userspace sets the size at load time.
 #[map]
@@ -25,6 +27,14 @@ pub(crate) static PORTS: Array<u64> = Array::with_max_entries(1024, 0);
 #[map]
 pub(crate) static SESSIONS: Array<Session> = Array::with_max_entries(16384, BPF_F_MMAPABLE);
 
+/// What was read last for each of [`SESSIONS`]; userspace does not look at it. As many places as there are sessions.
+#[map]
+pub(crate) static SCRATCHES: Array<Scratch> = Array::with_max_entries(16384, 0);
+
+/// The same where nothing can come in between on a processor: hot in its cache. One place for each direction.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+
 /// Free places in [`SESSIONS`], put in by userspace.
 #[map]
 pub(crate) static FREE_SESSIONS: Queue<u32> = Queue::with_max_entries(16384, 0);
@@ -40,6 +50,14 @@ pub(crate) static SESSION_OF_INODE: HashMap<u64, u32> = HashMap::with_max_entrie
 /// What is counted. Userspace takes it from there in place and sets the size at load time.
 #[map]
 pub(crate) static ROWS: Array<Row> = Array::with_max_entries(10240, BPF_F_MMAPABLE);
+
+/// Counters of rows by cell and processor. Userspace takes what is there in place and sets the size at load time.
+#[map]
+pub(crate) static CELLS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How many processors a row's cells are for; set by userspace before loading.
+#[unsafe(no_mangle)]
+pub(crate) static PROCESSORS: Global<u32> = Global::new(1);
 
 /// Free places in [`ROWS`], put in by userspace.
 #[map]
@@ -90,8 +108,10 @@ pub(crate) static OFFSETS: Global<Offsets> = Global::new(Offsets {
     sock_socket: 0,
     sock_family: 0,
     sock_port: 0,
+    sock_storage: 0,
     unix_addr: 0,
     socket_to_inode: 0,
+    reserved: 0,
 });
 
 /// Arguments of a read, kept from its entry to its return.

@@ -3,22 +3,21 @@
 //! A server reads the next command only when the answer to the one before is complete. It reads a packet's header and its payload one after
 //! the other; the header is kept until the payload tells what it is.
 
-use core::ffi::c_void;
-
 use agent_ebpf::{
     Session, blind,
     blind::dialect,
     row::ending,
-    session::{CARRY, WINDOW, activity, facts, group, mode, phase, record},
+    session::{activity, facts, group, mode, phase, record},
 };
-use aya_ebpf::helpers::generated;
 
 use crate::{
-    follow::{self, Shape, walked},
-    maps::NAMES,
+    follow::{self, Shape},
+    names,
+    scratch::{SIZE, Scratch},
     text,
-    user::{fill, peek},
-    verifier::{bit, bounded, forget},
+    user::peek,
+    verifier::zero,
+    walk::{self, Message, Messages, Place, walked},
 };
 
 /// Bits of the server's status (`SERVER_STATUS_flags_enum`, include/mysql_com.h).
@@ -71,18 +70,24 @@ const PROGRESS: u32 = 0xffff;
 
 /// The server read `len` bytes.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn mysql_request(session: *mut Session, buffer: u64, len: u64, now: u64) -> u64 {
-    if session.is_null() {
+pub(crate) extern "C" fn mysql_request(
+    session: *mut Session,
+    scratch: *mut Scratch,
+    buffer: u64,
+    len: u64,
+    now: u64,
+) -> u64 {
+    if session.is_null() || scratch.is_null() {
         return 0;
     }
-    // SAFETY: not null, and the verifier knows its size.
-    let session = unsafe { &mut *session };
-    request(session, buffer, len, now);
+    // SAFETY: not null, and the verifier knows their sizes.
+    let (session, scratch) = unsafe { (&mut *session, &mut *scratch) };
+    request(session, scratch, buffer, len, now);
     0
 }
 
 #[inline(always)]
-fn request(session: &mut Session, buffer: u64, len: u64, now: u64) {
+fn request(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64) {
     match session.mode {
         mode::ACTIVE | mode::TENTATIVE => {
             session.bytes_in += len;
@@ -96,24 +101,28 @@ fn request(session: &mut Session, buffer: u64, len: u64, now: u64) {
         }
         mode::IDLE | mode::LOST | mode::STARTING => {
             session.record = record::ALL;
-            fresh(session, buffer, len, now);
+            fresh(session, scratch, buffer, len, now);
         }
         _ => {}
     }
 }
 
 #[inline(always)]
-fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
+fn fresh(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64) {
     if session.facts & facts::OPAQUE != 0 {
         return;
     }
     session.facts &= !facts::NAMELESS;
-    session.preparing = 0;
-    let (payload, length) = if session.facts & facts::HEADER != 0 {
+    zero(&mut session.preparing);
+    if !scratch.fill::<0, SIZE>(buffer, len) {
+        return follow::lose(session);
+    }
+    // Where the payload begins, and how long it is.
+    let (at, length) = if session.facts & facts::HEADER != 0 {
         session.facts &= !facts::HEADER;
-        (buffer, session.request_skip)
+        (0, session.request_skip)
     } else {
-        let word = u32::from_le(peek::<u32>(buffer));
+        let word = scratch.word(0) as u32;
         let (length, sequence) = (u64::from(word & 0xff_ffff), word >> 24);
         if len < HEADER || length == 0 || length == CONTINUED {
             return follow::lose(session);
@@ -125,7 +134,7 @@ fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
                     // What matters of a handshake is in the read that follows.
                     return;
                 }
-                return handshake(session, buffer + HEADER, len - HEADER);
+                return handshake(session, scratch, buffer, HEADER, len);
             }
             return follow::lose(session);
         }
@@ -136,22 +145,22 @@ fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
         session.bytes_in = HEADER;
         if len == HEADER {
             session.facts |= facts::HEADER;
-            session.request_header = u64::from(word);
+            session.request_header = word;
             session.request_skip = length;
             session.record = record::NOTHING;
             return;
         }
-        (buffer + HEADER, length)
+        (HEADER, length)
     };
-    let here = len - (payload - buffer);
+    let here = len - at;
     if session.mode == mode::STARTING {
-        return handshake(session, payload, here);
+        return handshake(session, scratch, buffer, at, len);
     }
-    session.request_skip = 0;
+    zero(&mut session.request_skip);
     if here > length {
         return follow::lose(session);
     }
-    match recognise(session, payload, length, here, now) {
+    match recognise(session, scratch, buffer, at, length, here, now) {
         Shape::Odd => follow::lose(session),
         Shape::Silent => {
             session.request_skip = length - here;
@@ -168,45 +177,56 @@ fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
     }
 }
 
+/// The command whose payload of `length` bytes begins at `at` in the scratch; `here` of them were read.
 #[inline(always)]
-fn recognise(session: &mut Session, payload: u64, length: u64, here: u64, now: u64) -> Shape {
-    let command = peek::<u8>(payload);
+fn recognise(
+    session: &mut Session,
+    scratch: &mut Scratch,
+    buffer: u64,
+    at: u64,
+    length: u64,
+    here: u64,
+    now: u64,
+) -> Shape {
+    let head = scratch.word(at);
+    let command = head as u8;
+    // Behind the command, where it is about a statement.
+    let id = (head >> 8) as u32;
     session.phase = phase::SIMPLE;
     let whole = here == length;
     match command {
         command::QUERY => {
             session.phase = phase::HEAD;
             // No attributes (`CLIENT_QUERY_ATTRIBUTES`): their number and that of their sets. No text begins with a zero.
-            let skip = match peek::<[u8; 2]>(payload + 1) {
-                [0, 1] => 3,
-                [0, _] => return Shape::Followed,
+            let skip = match head.to_le_bytes() {
+                [_, 0, 1, ..] => 3,
+                [_, 0, ..] => return Shape::Followed,
                 _ => 1,
             };
             if !whole || length <= skip || session.status & status::NO_BACKSLASH_ESCAPES != 0 {
                 return Shape::Followed;
             }
-            match text::blind(dialect::MYSQL, payload + skip, length - skip) {
+            match text::blind(scratch, dialect::MYSQL, at + skip, buffer, at + length) {
                 Some(hash) => Shape::Execution(hash),
                 None => Shape::Followed,
             }
         }
         command::STMT_EXECUTE => {
             session.phase = phase::HEAD;
-            let (id, flags) = (u32::from_le(peek::<u32>(payload + 1)), peek::<u8>(payload + 5));
+            let flags = (head >> 40) as u8;
             // With a cursor the result comes later; MariaDB calls the statement prepared last -1.
             if flags != 0 || id == u32::MAX {
                 return Shape::Odd;
             }
             let key = statement(session, id);
-            // SAFETY: copied at once.
-            match unsafe { NAMES.get(key) }.copied() {
-                Some(hash) if hash != 0 && whole => Shape::Execution(hash),
-                Some(hash) if hash != 0 => Shape::Followed,
-                _ => {
+            match names::text_of(session, key) {
+                0 => {
                     session.facts |= facts::NAMELESS;
                     session.nameless = key;
                     Shape::Followed
                 }
+                hash if whole => Shape::Execution(hash),
+                _ => Shape::Followed,
             }
         }
         command::STMT_PREPARE => {
@@ -214,18 +234,19 @@ fn recognise(session: &mut Session, payload: u64, length: u64, here: u64, now: u
             // The server chooses the name.
             session.preparing = ANY_NAME;
             session.preparing_hash = match whole && session.status & status::NO_BACKSLASH_ESCAPES == 0 {
-                true => text::blind(dialect::MYSQL, payload + 1, length - 1).unwrap_or(0),
+                true => text::blind(scratch, dialect::MYSQL, at + 1, buffer, at + length).unwrap_or(0),
                 false => 0,
             };
             Shape::Followed
         }
         command::STMT_CLOSE => {
-            let _ = NAMES.remove(statement(session, u32::from_le(peek::<u32>(payload + 1))));
+            let name = statement(session, id);
+            names::forget(session, name);
             Shape::Silent
         }
         command::STMT_SEND_LONG_DATA => Shape::Silent,
         command::RESET_CONNECTION => {
-            follow::forget_names(session, now);
+            names::forget_all(session, now);
             Shape::Followed
         }
         command::PING | command::INIT_DB | command::STMT_RESET | command::SET_OPTION => Shape::Followed,
@@ -237,7 +258,7 @@ fn recognise(session: &mut Session, payload: u64, length: u64, here: u64, now: u
         command::QUIT => Shape::Silent,
         // Among them COM_CHANGE_USER, after which ids begin anew.
         _ => {
-            follow::forget_names(session, now);
+            names::forget_all(session, now);
             Shape::Odd
         }
     }
@@ -245,36 +266,40 @@ fn recognise(session: &mut Session, payload: u64, length: u64, here: u64, now: u
 
 #[inline(always)]
 fn statement(session: &Session, id: u32) -> u64 {
-    blind::fnv(session.names, blind::scatter(u64::from(id)))
+    blind::mix(session.names, blind::scatter(u64::from(id)))
 }
 
-/// The client's handshake response ("Protocol::HandshakeResponse41"): whose session it is, and whether it can be followed.
+/// The client's handshake response ("Protocol::HandshakeResponse41") at `at` in the scratch: whose session it is, and whether it can be followed.
 #[inline(always)]
-fn handshake(session: &mut Session, payload: u64, len: u64) {
+fn handshake(session: &mut Session, scratch: &mut Scratch, buffer: u64, at: u64, len: u64) {
     /// Capabilities, the largest packet, character set, filler.
     const FIXED: u64 = 32;
-    /// Bytes of a name that are looked at: 32 characters of up to 4 bytes (user), 64 characters (schema).
-    const MAX_NAME: u64 = 128;
-    if session.group >= group::GIVEN || len <= FIXED {
+    /// Bytes of a name that are looked at, with its zero: 32 characters of up to 4 bytes (user), 64 characters (schema).
+    const MAX_NAME: u64 = 136;
+    if session.group >= group::GIVEN || len <= at + FIXED {
         return;
     }
-    let capabilities = u32::from_le(peek::<u32>(payload));
+    let capabilities = scratch.word(at) as u32;
     if capabilities & (capability::COMPRESS | capability::ZSTD) != 0 {
         session.facts |= facts::OPAQUE;
     }
-    let Some((user, user_len)) = text::until_zero(payload + FIXED, MAX_NAME) else { return };
-    let mut at = payload + FIXED + user_len + 1;
+    let at = at + FIXED;
+    let (user, user_len) = text::until_zero::<MAX_NAME>(scratch, at);
+    if user == 0 {
+        return;
+    }
+    let at = at + user_len + 1;
     let mut database = 0;
-    if capabilities & (capability::PLUGIN_AUTH_LENENC | capability::SECURE_CONNECTION) != 0 {
-        // One byte, since no method answers with more than 250 bytes here.
-        at += 1 + u64::from(peek::<u8>(at));
-        if capabilities & capability::CONNECT_WITH_DB != 0
-            && let Some((hash, _)) = text::until_zero(at, MAX_NAME)
-        {
-            database = hash;
+    if capabilities & (capability::PLUGIN_AUTH_LENENC | capability::SECURE_CONNECTION) != 0
+        && capabilities & capability::CONNECT_WITH_DB != 0
+    {
+        // Behind the proof of the password, whose length has one byte, since no method answers with more than 250 bytes here.
+        let at = at + 1 + u64::from(scratch.byte(at));
+        if at < len && scratch.fill::<0, SIZE>(buffer + at, len - at) {
+            database = text::until_zero::<MAX_NAME>(scratch, 0).0;
         }
     }
-    session.group = blind::scatter(blind::fnv(user, database) ^ u64::from(session.slot));
+    session.group = blind::scatter(blind::mix(user, database) ^ u64::from(session.slot));
 }
 
 /// The server wrote outside of an exchange that the kernel follows.
@@ -309,184 +334,68 @@ fn aside(session: &mut Session, buffer: u64, len: u64) {
     }
 }
 
-/// A walk: the session, and where it is.
-#[repr(C)]
-struct Walk {
-    session: *mut Session,
-    place: Place,
-}
-
-/// Where a walk is in a write.
-#[repr(C)]
-struct Place {
-    buffer: u64,
-    len: u64,
-    at: u64,
-    /// 1 when the answer is complete.
-    ready: u64,
-    wrong: u64,
-}
-
-/// Walks over the packets of a write; gives one of [`walked`].
+/// [`walk::window`] over packets.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn mysql_walk(session: *mut Session, buffer: u64, len: u64) -> u64 {
-    if session.is_null() {
-        return walked::WRONG;
+extern "C" fn mysql_window(session: *mut Session, scratch: *mut Scratch, place: *mut Place) -> u64 {
+    walk::window::<Mysql>(session, scratch, place)
+}
+
+/// MySQL's packets.
+pub(crate) struct Mysql;
+
+impl Messages for Mysql {
+    const HEADER: u64 = HEADER;
+    const MOST: usize = 24;
+
+    #[inline(always)]
+    fn header(session: &mut Session, scratch: &Scratch, at: u64, ready: bool) -> Message {
+        let word = scratch.word(at);
+        let (length, sequence) = (word & 0xff_ffff, (word >> 24) as u16 & 0xff);
+        if sequence != session.packet & 0xff || length == CONTINUED || length == 0 || ready {
+            return Message { size: 0, needed: 0 };
+        }
+        let size = HEADER + length;
+        Message { size, needed: size.min(LOOK) }
     }
-    let mut walk = Walk { session, place: Place { buffer, len, at: 0, ready: 0, wrong: 0 } };
-    // A window moves on by at least one of them, or ends the write.
-    let windows = (len as u32).min(1 << 20);
-    // SAFETY: the helper calls `window` with the given context, at most so many times.
-    unsafe { generated::bpf_loop(windows, window as *mut c_void, (&raw mut walk).cast(), 0) };
-    let place = &walk.place;
-    if place.wrong != 0 || place.at != len {
-        walked::WRONG
-    } else if place.ready != 0 {
-        walked::READY
-    } else {
-        walked::ON
+
+    #[inline(always)]
+    fn message(session: &mut Session, scratch: &mut Scratch, at: u64, size: u64, _: u64) -> u64 {
+        session.packet = (session.packet & 0xff) + 1;
+        if session.phase == phase::ROWS && scratch.byte(at + HEADER) < first::EOF {
+            session.rows_sent += 1;
+            return walked::ON;
+        }
+        mysql_packet(session, scratch, at + HEADER, size - HEADER)
+    }
+
+    /// The definitions behind a preparation may end with an EOF packet or without; what tells is that the write ends, since they are sent together.
+    #[inline(always)]
+    fn ends(session: &Session) -> bool {
+        session.phase == phase::DEFINITIONS && session.left == 0
+    }
+
+    #[inline(always)]
+    fn window(session: *mut Session, scratch: *mut Scratch, place: *mut Place) -> u64 {
+        mysql_window(session, scratch, place)
     }
 }
 
-extern "C" fn window(_index: u64, walk: *mut Walk) -> i64 {
-    // SAFETY: the verifier knows it as the caller's stack.
-    bit(unsafe { mysql_window((*walk).session, &raw mut (*walk).place) })
-}
-
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
-/// Packets looked at in one window; the shortest row has five bytes.
-const PACKETS: usize = 24;
-/// All bytes of a session's scratch.
-const SCRATCH: usize = CARRY + WINDOW;
 /// Bytes of a packet that are looked at where it ends a result: up to the status behind two numbers of nine bytes.
 const LOOK: u64 = HEADER + 1 + 9 + 9 + 2;
 
-/// One window: a part of the write and what was left over before it.
-#[unsafe(no_mangle)]
-extern "C" fn mysql_window(session: *mut Session, place: *mut Place) -> i64 {
-    if session.is_null() || place.is_null() {
-        return STOP;
-    }
-    // SAFETY: not null, and the verifier knows their sizes.
-    let (session, walk) = unsafe { (&mut *session, &mut *place) };
-    if session.skip > 0 {
-        let skipped = session.skip.min(walk.len - walk.at);
-        session.skip -= skipped;
-        walk.at = forget(walk.at + skipped, walk.buffer);
-    }
-    if walk.at >= walk.len {
-        return STOP;
-    }
-    let size = bounded::<WINDOW>(walk.len - walk.at);
-    if !fill::<WINDOW>(&raw mut session.scratch[CARRY], walk.buffer + walk.at, size) {
-        return wrong(walk);
-    }
-    let carried = u64::from(session.carry).min(CARRY as u64);
-    session.carry = 0;
-    let unknown = walk.buffer;
-    let start = forget(CARRY as u64 - carried, unknown);
-    let mut end = forget(CARRY as u64 + size, unknown);
-    let last = walk.at + size == walk.len;
-    let mut at = start;
-    for _ in 0..PACKETS {
-        (at, end) = (forget(at, unknown), forget(end, unknown));
-        if at + HEADER > end {
-            break;
-        }
-        let word = le(session, at, 4);
-        let (length, sequence) = (word & 0xff_ffff, (word >> 24) as u16);
-        let next = at + HEADER + length;
-        if sequence != session.packet & 0xff || length == CONTINUED || length == 0 || walk.ready != 0 {
-            return wrong(walk);
-        }
-        if next.min(at + LOOK) > end {
-            if at == start && !last {
-                return wrong(walk);
-            }
-            break;
-        }
-        session.packet = sequence + 1;
-        let first = byte(session, at + HEADER);
-        if session.phase == phase::ROWS && first < first::EOF {
-            session.rows_sent += 1;
-        } else {
-            match mysql_packet(session, at + HEADER, length) {
-                walked::ON => {}
-                walked::READY => walk.ready = 1,
-                _ => return wrong(walk),
-            }
-        }
-        at = next;
-        if at >= end {
-            break;
-        }
-    }
-    (at, end) = (forget(at, unknown), forget(end, unknown));
-    let next = if at >= end {
-        session.skip = at - end;
-        walk.at + size
-    } else if last && end - at <= LOOK {
-        carry(session, end, end - at);
-        walk.at + size
-    } else if at > start && at >= CARRY as u64 {
-        walk.at + at - CARRY as u64
-    } else {
-        return wrong(walk);
-    };
-    walk.at = forget(next, unknown);
-    if walk.at == walk.len && session.skip == 0 && session.carry == 0 && ends_preparation(session) {
-        walk.ready = 1;
-    }
-    GO_ON
-}
-
+/// A number of `bytes` bytes, lowest first; fewer than eight.
 #[inline(always)]
-fn wrong(walk: &mut Place) -> i64 {
-    walk.wrong = 1;
-    STOP
-}
-
-/// The definitions behind a preparation may end with an EOF packet or without; what tells is that the write ends, since they are sent together.
-#[inline(always)]
-fn ends_preparation(session: &Session) -> bool {
-    session.phase == phase::DEFINITIONS && session.left == 0
-}
-
-#[inline(always)]
-fn byte(session: &Session, at: u64) -> u8 {
-    session.scratch[at as usize & (SCRATCH - 1)]
-}
-
-/// A number of `bytes` bytes, lowest first.
-#[inline(always)]
-fn le(session: &Session, at: u64, bytes: u64) -> u64 {
-    let mut value = 0;
-    for index in 0..bytes {
-        value |= u64::from(byte(session, at + index)) << (8 * index);
-    }
-    value
-}
-
-/// Keeps the last `left` bytes before `end` for the next write.
-#[inline(always)]
-fn carry(session: &mut Session, end: u64, left: u64) {
-    for index in 1..=LOOK {
-        if index > left {
-            break;
-        }
-        session.scratch[(CARRY as u64 - index) as usize & (SCRATCH - 1)] = byte(session, end - index);
-    }
-    session.carry = left as u32;
+fn le(scratch: &Scratch, at: u64, bytes: u64) -> u64 {
+    scratch.word(at) & ((1 << (8 * bytes)) - 1)
 }
 
 /// A number of variable length ("Protocol::LengthEncodedInteger") and the bytes it takes.
 #[inline(always)]
-fn lenenc(session: &Session, at: u64) -> (u64, u64) {
-    match byte(session, at) {
-        0xfc => (le(session, at + 1, 2), 3),
-        0xfd => (le(session, at + 1, 3), 4),
-        0xfe => (le(session, at + 1, 8), 9),
+fn lenenc(scratch: &Scratch, at: u64) -> (u64, u64) {
+    match scratch.byte(at) {
+        0xfc => (le(scratch, at + 1, 2), 3),
+        0xfd => (le(scratch, at + 1, 3), 4),
+        0xfe => (scratch.word(at + 1), 9),
         small => (u64::from(small), 1),
     }
 }
@@ -501,20 +410,20 @@ mod first {
 
 /// One packet of an answer, whose payload begins at `at` in the scratch; gives one of [`walked`].
 #[unsafe(no_mangle)]
-extern "C" fn mysql_packet(session: *mut Session, at: u64, length: u64) -> u64 {
-    if session.is_null() {
+extern "C" fn mysql_packet(session: *mut Session, scratch: *const Scratch, at: u64, length: u64) -> u64 {
+    if session.is_null() || scratch.is_null() {
         return walked::WRONG;
     }
-    // SAFETY: not null, and the verifier knows its size.
-    packet(unsafe { &mut *session }, at, length)
+    // SAFETY: not null, and the verifier knows their sizes.
+    unsafe { packet(&mut *session, &*scratch, at, length) }
 }
 
 #[inline(always)]
-fn packet(session: &mut Session, at: u64, length: u64) -> u64 {
+fn packet(session: &mut Session, scratch: &Scratch, at: u64, length: u64) -> u64 {
     use first::{EOF, ERR, LOCAL_INFILE, OK};
-    let first = byte(session, at);
+    let first = scratch.byte(at);
     if first == ERR && session.phase != phase::COLUMNS {
-        let code = le(session, at + 1, 2) as u32;
+        let code = le(scratch, at + 1, 2) as u32;
         if code == PROGRESS {
             return walked::ON;
         }
@@ -522,13 +431,13 @@ fn packet(session: &mut Session, at: u64, length: u64) -> u64 {
         return walked::READY;
     }
     match session.phase {
-        phase::HEAD | phase::SIMPLE if first == OK => ended(session, at),
-        phase::SIMPLE if first == EOF => ended_by_eof(session, at, length),
+        phase::HEAD | phase::SIMPLE if first == OK => ended(session, scratch, at),
+        phase::SIMPLE if first == EOF => ended_by_eof(session, scratch, at, length),
         phase::HEAD if first == LOCAL_INFILE || first == EOF => walked::WRONG,
         phase::HEAD => {
-            let (columns, taken) = lenenc(session, at);
+            let (columns, taken) = lenenc(scratch, at);
             // A flag behind the number: the definitions are left out.
-            let left_out = length == taken + 1 && byte(session, at + taken) == 0;
+            let left_out = length == taken + 1 && scratch.byte(at + taken) == 0;
             if columns == 0 || columns > 4096 || length > taken + 1 {
                 return walked::WRONG;
             }
@@ -546,19 +455,22 @@ fn packet(session: &mut Session, at: u64, length: u64) -> u64 {
         phase::BEHIND_COLUMNS if first == EOF && length == EOF_LEN => {
             session.phase = phase::ROWS;
             // With a cursor the rows are fetched by other commands.
-            if le(session, at + 3, 2) as u16 & status::CURSOR != 0 { walked::WRONG } else { walked::ON }
+            if le(scratch, at + 3, 2) as u16 & status::CURSOR != 0 { walked::WRONG } else { walked::ON }
         }
-        phase::BEHIND_COLUMNS | phase::ROWS if first == EOF && length < CONTINUED => ended_by_eof(session, at, length),
+        phase::BEHIND_COLUMNS | phase::ROWS if first == EOF && length < CONTINUED => {
+            ended_by_eof(session, scratch, at, length)
+        }
         phase::BEHIND_COLUMNS | phase::ROWS => {
             session.phase = phase::ROWS;
             session.rows_sent += 1;
             walked::ON
         }
         phase::PREPARED if first == OK => {
-            follow::name(statement(session, le(session, at + 1, 4) as u32), session.preparing_hash);
-            session.left = (le(session, at + 5, 2) + le(session, at + 7, 2)) as u32;
+            let name = statement(session, le(scratch, at + 1, 4) as u32);
+            names::set(session, name, session.preparing_hash);
+            session.left = (le(scratch, at + 5, 2) + le(scratch, at + 7, 2)) as u32;
             // A flag at the end: the definitions are left out.
-            if length > 12 && byte(session, at + 12) == 0 {
+            if length > 12 && scratch.byte(at + 12) == 0 {
                 session.left = 0;
             }
             session.phase = phase::DEFINITIONS;
@@ -579,20 +491,20 @@ fn packet(session: &mut Session, at: u64, length: u64) -> u64 {
 
 /// A packet that begins like an EOF packet and ends a result: a real one, or an OK packet in its place.
 #[inline(always)]
-fn ended_by_eof(session: &mut Session, at: u64, length: u64) -> u64 {
+fn ended_by_eof(session: &mut Session, scratch: &Scratch, at: u64, length: u64) -> u64 {
     if length == EOF_LEN {
-        return result(session, le(session, at + 3, 2) as u16);
+        return result(session, le(scratch, at + 3, 2) as u16);
     }
-    ended(session, at)
+    ended(session, scratch, at)
 }
 
 /// An OK packet ends a result.
 #[inline(always)]
-fn ended(session: &mut Session, at: u64) -> u64 {
-    let (affected, taken) = lenenc(session, at + 1);
-    let (_, inserted) = lenenc(session, at + 1 + taken);
+fn ended(session: &mut Session, scratch: &Scratch, at: u64) -> u64 {
+    let (affected, taken) = lenenc(scratch, at + 1);
+    let (_, inserted) = lenenc(scratch, at + 1 + taken);
     session.rows_affected += affected;
-    result(session, le(session, at + 1 + taken + inserted, 2) as u16)
+    result(session, le(scratch, at + 1 + taken + inserted, 2) as u16)
 }
 
 #[inline(always)]

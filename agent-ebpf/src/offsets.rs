@@ -36,8 +36,12 @@ pub struct Offsets {
     pub sock_family: u32,
     /// `sock.__sk_common.skc_num`: the local port, in host byte order.
     pub sock_port: u32,
+    /// `sock.sk_bpf_storage`
+    pub sock_storage: u32,
     /// `unix_sock.addr`
     pub unix_addr: u32,
     /// `socket_alloc.vfs_inode` minus `socket_alloc.socket`: the inode lies that far behind the socket it belongs to.
     pub socket_to_inode: u32,
+    /// Explicit padding, always 0.
+    pub reserved: u32,
 }

@@ -3,59 +3,130 @@
 //! The server flushes `ReadyForQuery` before it reads the next command (`PostgresMain`, backend/tcop/postgres.c), so a read that comes after it
 //! begins with a message.
 
-use core::ffi::c_void;
-
 use agent_ebpf::{
     Session, blind,
     blind::dialect,
     row::{ending, sqlstate},
-    session::{CARRY, WINDOW, activity, facts, mode, phase, record},
+    session::{activity, facts, mode, phase, record},
 };
-use aya_ebpf::helpers::generated;
 
 use crate::{
-    follow::{self, Shape, walked},
-    maps::NAMES,
+    follow::{self, Shape},
+    names,
+    scratch::{CARRY, SIZE, Scratch},
     text,
-    user::{fill, peek},
-    verifier::{bit, bounded, forget},
+    user::peek,
+    verifier::zero,
+    walk::{self, Message, Messages, Place, walked},
 };
 
 /// Type byte and length.
 const HEADER: u64 = 5;
-/// `Execute` of the unnamed portal without a limit, then `Sync`.
-const EXECUTE_SYNC: [u8; 15] = [b'E', 0, 0, 0, 9, 0, 0, 0, 0, 0, b'S', 0, 0, 0, 4];
+/// `Execute` of the unnamed portal without a limit, then `Sync`: the first and the last eight bytes.
+const EXECUTE_SYNC: [u64; 2] =
+    [u64::from_le_bytes([b'E', 0, 0, 0, 9, 0, 0, 0]), u64::from_le_bytes([0, 0, 0, b'S', 0, 0, 0, 4])];
+const EXECUTE_SYNC_LEN: u64 = 15;
 /// `Describe` of the unnamed portal.
-const DESCRIBE: [u8; 7] = [b'D', 0, 0, 0, 6, b'P', 0];
+const DESCRIBE: u64 = u64::from_le_bytes([b'D', 0, 0, 0, 6, b'P', 0, 0]);
+const DESCRIBE_LEN: u64 = 7;
 /// `Sync`.
-const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
-/// The longest name of a statement that is looked at; names are cut at 63 bytes (`NAMEDATALEN`) by the server only where they are SQL names.
-const MAX_NAME: usize = 56;
+const SYNC: u64 = u64::from_le_bytes([b'S', 0, 0, 0, 4, 0, 0, 0]);
+const SYNC_LEN: u64 = 5;
+/// `ReadyForQuery` but for its status.
+const READY: u64 = u64::from_le_bytes([b'Z', 0, 0, 0, 5, 0, 0, 0]);
+const READY_LEN: u64 = 6;
 /// The longest message (`PQ_LARGE_MESSAGE_LIMIT`, libpq.h).
 const MAX_MESSAGE: u64 = 1 << 30;
-/// Bytes of a request's start that are looked at.
-const HEAD: usize = 64;
+/// In place of the name of the unnamed statement that is being prepared.
+const UNNAMED: u64 = 1;
+/// Bytes of an error message that are looked at: severity twice, then the code.
+const MAX_ERROR: u64 = CARRY as u64;
 
+/// A request, or a part of one that begins with a message.
+struct Request {
+    /// Where it lies in the server's memory, and how many bytes it has.
+    buffer: u64,
+    len: u64,
+    /// Where its first bytes lie in the scratch.
+    base: u64,
+}
+
+impl Request {
+    /// One whose first bytes are read into the scratch; whether they could be.
+    #[inline(always)]
+    fn read(scratch: &mut Scratch, buffer: u64, len: u64) -> (Request, bool) {
+        (Request { buffer, len, base: 0 }, scratch.fill::<0, SIZE>(buffer, len))
+    }
+
+    /// The eight bytes from `at` on, which is small.
+    #[inline(always)]
+    fn head(&self, scratch: &Scratch, at: u64) -> u64 {
+        scratch.word(self.base + at)
+    }
+
+    /// The `len` bytes before `end`, first one lowest; at most eight. There must be eight bytes before `end`.
+    #[inline(always)]
+    fn before(&self, scratch: &Scratch, end: u64, len: u64) -> u64 {
+        let at = self.base + end;
+        let word = match at <= SIZE as u64 {
+            true => scratch.word(at - 8),
+            false => u64::from_le(peek::<u64>(self.buffer + end - 8)),
+        };
+        word >> (64 - 8 * len)
+    }
+
+    /// Type and size of the message it begins with; size 0 if there can be no such message.
+    #[inline(always)]
+    fn message(&self, scratch: &Scratch) -> (u8, u64) {
+        header(self.head(scratch, 0))
+    }
+
+    /// What lies behind its first `size` bytes; `None` if it could not be read.
+    #[inline(always)]
+    fn behind(&self, scratch: &mut Scratch, size: u64) -> (Request, bool) {
+        let (buffer, len) = (self.buffer + size, self.len - size);
+        if self.base + self.len <= SIZE as u64 {
+            return (Request { buffer, len, base: self.base + size }, true);
+        }
+        Request::read(scratch, buffer, len)
+    }
+
+    /// Whether it is a `Sync` and nothing else.
+    #[inline(always)]
+    fn is_sync(&self, scratch: &Scratch) -> bool {
+        self.len == SYNC_LEN && self.head(scratch, 0) & ((1 << (8 * SYNC_LEN)) - 1) == SYNC
+    }
+}
+
+/// Type and size of a message by its header; size 0 if there can be no such message.
 #[inline(always)]
-fn length(head: &[u8; HEAD]) -> u64 {
-    u64::from(u32::from_be_bytes([head[1], head[2], head[3], head[4]]))
+fn header(word: u64) -> (u8, u64) {
+    let length = u64::from(((word >> 8) as u32).swap_bytes());
+    (word as u8, if (4..MAX_MESSAGE).contains(&length) { 1 + length } else { 0 })
 }
 
 /// The server read `len` bytes.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn postgres_request(session: *mut Session, buffer: u64, len: u64, now: u64) -> u64 {
-    if session.is_null() {
+pub(crate) extern "C" fn postgres_request(
+    session: *mut Session,
+    scratch: *mut Scratch,
+    buffer: u64,
+    len: u64,
+    now: u64,
+) -> u64 {
+    if session.is_null() || scratch.is_null() {
         return 0;
     }
-    // SAFETY: not null, and the verifier knows its size.
-    let session = unsafe { &mut *session };
-    request(session, buffer, len, now);
+    // SAFETY: not null, and the verifier knows their sizes.
+    let (session, scratch) = unsafe { (&mut *session, &mut *scratch) };
+    request(session, scratch, buffer, len, now);
     0
 }
 
 #[inline(always)]
-fn request(session: &mut Session, buffer: u64, len: u64, now: u64) {
+fn request(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64) {
     match session.mode {
+        mode::IDLE | mode::LOST => fresh(session, scratch, buffer, len, now),
         mode::ACTIVE | mode::TENTATIVE => {
             session.bytes_in += len;
             if session.phase == phase::COPY_IN {
@@ -67,50 +138,59 @@ fn request(session: &mut Session, buffer: u64, len: u64, now: u64) {
                 session.begin = now;
                 return;
             }
-            follow::forget_names(session, now);
-            follow::lose(session);
+            lost(session, now);
         }
-        mode::IDLE | mode::LOST => fresh(session, buffer, len, now),
-        mode::STARTING => start_up(session, buffer, len),
+        mode::STARTING => start_up(session, scratch, buffer, len),
         _ => {}
     }
 }
 
 #[inline(always)]
-fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
-    let mut head = [0u8; HEAD];
-    if !fill::<HEAD>((&raw mut head).cast(), buffer, len) {
+fn fresh(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, now: u64) {
+    let (request, read) = Request::read(scratch, buffer, len);
+    if !read {
         return lost(session, now);
     }
-    let first_seen = session.seq == 0;
-    // A start-up packet begins with its length, which is short.
-    if first_seen && head[0] == 0 {
-        session.mode = mode::STARTING;
-        session.activity = activity::STARTING;
-        session.facts |= facts::FROM_START;
-        session.record = record::ALL;
-        return start_up(session, buffer, len);
-    }
-    if session.mode == mode::LOST && session.facts & facts::READY == 0 && !first_seen {
-        return lost(session, now);
+    let kind = scratch.byte(0);
+    if session.mode == mode::LOST {
+        let first_seen = session.seq == 0;
+        // A start-up packet begins with its length, which is short.
+        if first_seen && kind == 0 {
+            session.mode = mode::STARTING;
+            session.activity = activity::STARTING;
+            session.facts |= facts::FROM_START;
+            session.record = record::ALL;
+            return start_up(session, scratch, buffer, len);
+        }
+        if session.facts & facts::READY == 0 && !first_seen {
+            return lost(session, now);
+        }
     }
     session.facts &= !(facts::READY | facts::NAMELESS);
     session.phase = phase::MESSAGES;
-    session.preparing = 0;
-    session.request_skip = 0;
-    session.bytes_in = 0;
-    let shape = match head[0] {
-        b'Q' => query(session, &head, buffer, len),
-        b'B' => bind(session, &head, buffer, len, 0),
-        b'P' => parse(session, &head, buffer, len),
-        b'C' => close(session, &head, buffer, len),
-        b'S' if len == SYNC.len() as u64 => Shape::Followed,
+    zero(&mut session.preparing);
+    zero(&mut session.request_skip);
+    zero(&mut session.bytes_in);
+    let shape = match kind {
+        b'B' => bind(session, scratch, &request, 0),
+        b'Q' => query(session, scratch, &request),
+        b'P' => match postgres_parse(session, scratch, buffer, len) {
+            parsed::INTRODUCTION => Shape::Introduction(session.preparing_hash),
+            parsed::EXECUTION => Shape::Execution(session.preparing_hash),
+            parsed::FOLLOWED => Shape::Followed,
+            _ => Shape::Odd,
+        },
+        b'C' => match postgres_close(session, scratch, buffer, len) {
+            parsed::FOLLOWED => Shape::Followed,
+            _ => Shape::Odd,
+        },
+        b'S' if len == SYNC_LEN => Shape::Followed,
         _ => Shape::Odd,
     };
     match shape {
         Shape::Odd | Shape::Silent => {
             // A text may not change what names stand for without the server saying so; other messages do.
-            if head[0] == b'Q' {
+            if kind == b'Q' {
                 follow::lose(session);
             } else {
                 lost(session, now);
@@ -122,179 +202,200 @@ fn fresh(session: &mut Session, buffer: u64, len: u64, now: u64) {
 
 #[inline(always)]
 fn lost(session: &mut Session, now: u64) {
-    follow::forget_names(session, now);
+    names::forget_all(session, now);
     follow::lose(session);
 }
 
 /// The start-up packet: whose session it is. The same packet means the same user and database.
 #[inline(always)]
-fn start_up(session: &mut Session, buffer: u64, len: u64) {
+fn start_up(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64) {
     /// Protocol 3.x, behind the length.
     const MAJOR: u16 = 3;
     let [length, _, major, _] = peek::<[u16; 4]>(buffer);
     if length == 0
         && u16::from_be(major) == MAJOR
-        && let Some(hash) = text::raw(buffer, len)
+        && let Some(hash) = text::raw(scratch, buffer, len)
     {
         session.group = blind::scatter(hash ^ u64::from(session.slot));
     }
 }
 
 #[inline(always)]
-fn query(session: &mut Session, head: &[u8; HEAD], buffer: u64, len: u64) -> Shape {
-    let length = length(head);
-    if !(HEADER..MAX_MESSAGE).contains(&length) {
+fn query(session: &mut Session, scratch: &mut Scratch, request: &Request) -> Shape {
+    let (_, size) = request.message(scratch);
+    // It destroys the unnamed statement.
+    session.unnamed = 0;
+    if size <= HEADER {
         return Shape::Odd;
     }
-    let size = 1 + length;
-    if size > len {
-        session.request_skip = size - len;
+    if size > request.len {
+        session.request_skip = size - request.len;
         return Shape::Followed;
     }
-    if size != len {
+    if size != request.len {
         return Shape::Odd;
     }
     // Without the zero at its end.
-    match text::blind(dialect::POSTGRESQL, buffer + HEADER, len - HEADER - 1) {
+    match text::blind(scratch, dialect::POSTGRESQL, HEADER, request.buffer, size - 1) {
         Some(hash) => Shape::Execution(hash),
         None => Shape::Followed,
     }
 }
 
-/// A name that ends with a zero, at `at` in the head: its hash and its length.
-#[inline(always)]
-fn name(head: &[u8; HEAD], at: usize) -> Option<(u64, u64)> {
-    let mut hash = blind::BASIS;
-    for index in 0..MAX_NAME {
-        let byte = head[(at + index) & (HEAD - 1)];
-        if byte == 0 {
-            return Some((blind::scatter(hash), forget(index as u64, hash)));
-        }
-        hash = blind::fnv(hash, u64::from(byte));
-    }
-    None
-}
-
 /// `Bind` of the unnamed portal, perhaps `Describe`, `Execute`, `Sync`. `prepared` is the name that a `Parse` before it gave, 0 for none, in which case
 /// the statement must be one that the session knows.
 #[inline(always)]
-fn bind(session: &mut Session, head: &[u8; HEAD], buffer: u64, len: u64, prepared: u64) -> Shape {
-    let length = length(head);
-    if head[0] != b'B' || !(HEADER..MAX_MESSAGE).contains(&length) || head[5] != 0 {
+fn bind(session: &mut Session, scratch: &mut Scratch, request: &Request, prepared: u64) -> Shape {
+    let head = request.head(scratch, 0);
+    let (kind, size) = header(head);
+    let portal = head >> (8 * HEADER) & 0xff;
+    if kind != b'B' || portal != 0 || size <= HEADER || size >= request.len || !executes(request, scratch, size) {
         return Shape::Odd;
     }
-    let size = 1 + length;
-    if size >= len || !executes(buffer + size, len - size) {
-        return Shape::Odd;
+    let (name, length) = names::hashed(scratch, request.base + HEADER + 1);
+    if name == 0 {
+        return Shape::Followed;
     }
-    let Some((name, name_len)) = name(head, 6) else { return Shape::Followed };
     if prepared != 0 {
         return if name == prepared { Shape::Followed } else { Shape::Odd };
     }
-    let key = blind::fnv(session.names, name);
-    // SAFETY: copied at once.
-    match unsafe { NAMES.get(key) }.copied() {
-        Some(hash) if hash != 0 => Shape::Execution(hash),
-        _ => {
-            // What the unnamed statement is, userspace may have missed.
-            if name_len > 0 {
-                session.facts |= facts::NAMELESS;
-                session.nameless = key;
-            }
+    if length == 0 {
+        // Where it is not known, userspace may have missed it too.
+        return if session.unnamed == 0 { Shape::Followed } else { Shape::Execution(session.unnamed) };
+    }
+    let key = blind::mix(session.names, name);
+    match names::text_of(session, key) {
+        0 => {
+            session.facts |= facts::NAMELESS;
+            session.nameless = key;
             Shape::Followed
         }
+        hash => Shape::Execution(hash),
     }
 }
 
-/// Whether what lies at `at` runs the unnamed portal to its end and nothing else.
+/// Whether what lies behind the first `size` bytes runs the unnamed portal to its end and nothing else.
 #[inline(always)]
-fn executes(at: u64, len: u64) -> bool {
-    let described = len == (DESCRIBE.len() + EXECUTE_SYNC.len()) as u64;
-    let at = if described {
-        if peek::<[u8; DESCRIBE.len()]>(at) != DESCRIBE {
-            return false;
-        }
-        at + DESCRIBE.len() as u64
-    } else {
-        at
-    };
-    (described || len == EXECUTE_SYNC.len() as u64) && peek::<[u8; EXECUTE_SYNC.len()]>(at) == EXECUTE_SYNC
+fn executes(request: &Request, scratch: &Scratch, size: u64) -> bool {
+    let (end, left) = (request.len, request.len - size);
+    let described = left == DESCRIBE_LEN + EXECUTE_SYNC_LEN;
+    (described || left == EXECUTE_SYNC_LEN)
+        && request.before(scratch, end, 8) == EXECUTE_SYNC[1]
+        && request.before(scratch, end - (EXECUTE_SYNC_LEN - 8), 8) == EXECUTE_SYNC[0]
+        && (!described || request.before(scratch, end - EXECUTE_SYNC_LEN, DESCRIBE_LEN) == DESCRIBE)
+}
+
+/// A [`Shape`] as global functions give it; the hash is that of the statement being prepared.
+mod parsed {
+    pub(super) const ODD: u64 = 0;
+    pub(super) const FOLLOWED: u64 = 1;
+    pub(super) const EXECUTION: u64 = 2;
+    pub(super) const INTRODUCTION: u64 = 3;
+}
+
+/// As [`parse`], of a request that was read into the scratch.
+#[unsafe(no_mangle)]
+extern "C" fn postgres_parse(session: *mut Session, scratch: *mut Scratch, buffer: u64, len: u64) -> u64 {
+    if session.is_null() || scratch.is_null() {
+        return parsed::ODD;
+    }
+    // SAFETY: not null, and the verifier knows their sizes.
+    let (session, scratch) = unsafe { (&mut *session, &mut *scratch) };
+    match parse(session, scratch, Request { buffer, len, base: 0 }) {
+        Shape::Followed => parsed::FOLLOWED,
+        Shape::Execution(_) => parsed::EXECUTION,
+        Shape::Introduction(_) => parsed::INTRODUCTION,
+        Shape::Odd | Shape::Silent => parsed::ODD,
+    }
 }
 
 /// `Parse`, then either nothing but a `Describe` of the statement, or its execution; `Sync`.
 #[inline(always)]
-fn parse(session: &mut Session, head: &[u8; HEAD], buffer: u64, len: u64) -> Shape {
-    let length = length(head);
-    let size = 1 + length;
-    if !(8..MAX_MESSAGE).contains(&length) || size >= len {
+fn parse(session: &mut Session, scratch: &mut Scratch, request: Request) -> Shape {
+    let (_, size) = request.message(scratch);
+    if size < 9 || size >= request.len {
         return Shape::Odd;
     }
-    let Some((name, name_len)) = name(head, 5) else { return Shape::Odd };
+    let (name, name_len) = names::hashed(scratch, HEADER);
+    if name == 0 {
+        return Shape::Odd;
+    }
     let from = HEADER + name_len + 1;
     // Behind the text's zero: the number of parameter types, and the types, of which there are none or a few.
-    let Some(text_len) = text_len(buffer + from, size - from) else { return Shape::Odd };
-    let hash = text::blind(dialect::POSTGRESQL, buffer + from, text_len).unwrap_or(0);
-    session.preparing = blind::fnv(session.names, name);
-    session.preparing_hash = hash;
-    let (rest, left) = (buffer + size, len - size);
-    if left == SYNC.len() as u64 {
-        return if peek::<[u8; SYNC.len()]>(rest) == SYNC { Shape::Followed } else { Shape::Odd };
-    }
-    let mut head = [0u8; HEAD];
-    if !fill::<HEAD>((&raw mut head).cast(), rest, left) {
+    let text_end = text_end(&request, scratch, from, size);
+    if text_end == 0 {
         return Shape::Odd;
     }
-    if head[0] == b'D' {
-        // Of the statement just parsed, since its name is as long, and nothing behind it but `Sync`.
-        let described = 1 + self::length(&head);
-        let fits = described == HEADER + 1 + name_len + 1
-            && head[5] == b'S'
-            && left == described + SYNC.len() as u64
-            && peek::<[u8; SYNC.len()]>(rest + described) == SYNC;
-        return if fits { Shape::Followed } else { Shape::Odd };
+    let hash = text::blind(scratch, dialect::POSTGRESQL, from, request.buffer, text_end).unwrap_or(0);
+    session.preparing = if name_len == 0 { UNNAMED } else { blind::mix(session.names, name) };
+    session.preparing_hash = hash;
+    if name_len == 0 {
+        session.unnamed = 0;
     }
-    match bind(session, &head, rest, left, name) {
+    let (rest, read) = request.behind(scratch, size);
+    if !read {
+        return Shape::Odd;
+    }
+    if rest.is_sync(scratch) {
+        return Shape::Followed;
+    }
+    let head = rest.head(scratch, 0);
+    let (kind, described) = header(head);
+    if kind == b'D' {
+        // Of the statement just parsed, since its name is as long, and nothing behind it but `Sync`.
+        let of_statement = head >> (8 * HEADER) & 0xff == u64::from(b'S');
+        let fits = of_statement && described == HEADER + 1 + name_len + 1 && rest.len == described + SYNC_LEN;
+        return if fits && rest.before(scratch, rest.len, SYNC_LEN) == SYNC { Shape::Followed } else { Shape::Odd };
+    }
+    match bind(session, scratch, &rest, name) {
         Shape::Followed if hash != 0 && name_len > 0 => Shape::Introduction(hash),
         Shape::Followed if hash != 0 => Shape::Execution(hash),
         shape => shape,
     }
 }
 
-/// Length of a text of which only the end of the message around it is known: it ends with a zero, then the number of types follows.
+/// Where a text ends of which only its beginning and the end of the message around it are known; 0 if nowhere. It ends with a zero, then the number of
+/// parameter types and the types follow.
 #[inline(always)]
-fn text_len(text: u64, room: u64) -> Option<u64> {
-    // A client that gives no types, as nearly all do.
-    if room < 3 {
-        return None;
-    }
-    if peek::<[u8; 3]>(text + room - 3) == [0, 0, 0] {
-        return Some(room - 3);
-    }
-    // As many types as fit this many bytes: the number must be where it would then be.
+fn text_end(request: &Request, scratch: &Scratch, from: u64, size: u64) -> u64 {
+    /// The zero and the number.
+    const COUNT: u64 = 3;
+    // Most clients give no types; else as many as fit these bytes: the number must be where it would then be.
     const MAX_TYPES: u64 = 16;
-    for types in 1..=MAX_TYPES {
-        let behind = 3 + 4 * types;
-        if room < behind {
-            return None;
+    for types in 0..=MAX_TYPES {
+        let behind = 4 * types;
+        if from + COUNT + behind > size {
+            return 0;
         }
-        let [end, high, low] = peek::<[u8; 3]>(text + room - behind);
-        if end == 0 && high == 0 && u64::from(low) == types {
-            return Some(forget(room - behind, text));
+        if request.before(scratch, size - behind, COUNT) == types << 16 {
+            return size - behind - COUNT;
         }
     }
-    None
+    0
 }
 
-/// `Close` of a statement, then `Sync`.
-#[inline(always)]
-fn close(session: &mut Session, head: &[u8; HEAD], buffer: u64, len: u64) -> Shape {
-    let size = 1 + length(head);
-    if head[5] != b'S' || len != size + SYNC.len() as u64 || peek::<[u8; SYNC.len()]>(buffer + size) != SYNC {
-        return Shape::Odd;
+/// `Close` of a statement, then `Sync`; gives what is in [`parsed`].
+#[unsafe(no_mangle)]
+extern "C" fn postgres_close(session: *mut Session, scratch: *const Scratch, buffer: u64, len: u64) -> u64 {
+    if session.is_null() || scratch.is_null() {
+        return parsed::ODD;
     }
-    let Some((name, _)) = name(head, 6) else { return Shape::Odd };
-    let _ = NAMES.remove(blind::fnv(session.names, name));
-    Shape::Followed
+    // SAFETY: not null, and the verifier knows their sizes.
+    let (session, scratch) = unsafe { (&mut *session, &*scratch) };
+    let request = Request { buffer, len, base: 0 };
+    let head = request.head(scratch, 0);
+    let (_, size) = header(head);
+    let of_statement = head >> (8 * HEADER) & 0xff == u64::from(b'S');
+    if !of_statement || request.len != size + SYNC_LEN || request.before(scratch, request.len, SYNC_LEN) != SYNC {
+        return parsed::ODD;
+    }
+    let (name, _) = names::hashed(scratch, HEADER + 1);
+    if name == 0 {
+        return parsed::ODD;
+    }
+    let key = blind::mix(session.names, name);
+    names::forget(session, key);
+    parsed::FOLLOWED
 }
 
 /// The server wrote outside of an exchange that the kernel follows.
@@ -315,20 +416,15 @@ fn aside(session: &mut Session, buffer: u64, len: u64, now: u64) {
         mode::IDLE => {
             // A notice or notification, a parameter: whole, and nothing else.
             session.record = record::ALL;
-            let head = peek::<[u8; 5]>(buffer);
-            let length = u64::from(u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
-            if !matches!(head[0], b'N' | b'A' | b'S') || len != 1 + length {
+            let [kind, length @ ..] = peek::<[u8; 5]>(buffer);
+            if !is_unasked(kind) || len != 1 + u64::from(u32::from_be_bytes(length)) {
                 follow::lose(session);
             }
         }
         mode::STARTING | mode::LOST => {
             session.facts &= !facts::READY;
-            const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
-            if len < 6 {
-                return;
-            }
-            let [z, a, b, c, d, status] = peek::<[u8; 6]>(buffer + len - 6);
-            if [z, a, b, c, d] == READY && matches!(status, b'I' | b'T' | b'E') {
+            let status = ready(buffer, len);
+            if status != 0 {
                 session.facts |= facts::READY;
                 session.status = u16::from(status);
                 session.end = now;
@@ -342,228 +438,108 @@ fn aside(session: &mut Session, buffer: u64, len: u64, now: u64) {
     }
 }
 
-/// A walk: the session, and where it is.
-#[repr(C)]
-struct Walk {
-    session: *mut Session,
-    place: Place,
-}
-
-/// Where a walk is in a write.
-#[repr(C)]
-struct Place {
-    buffer: u64,
-    len: u64,
-    at: u64,
-    /// 1 when the answer is complete.
-    ready: u64,
-    wrong: u64,
-}
-
-/// Walks over the messages of a write; gives one of [`walked`].
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn postgres_walk(session: *mut Session, buffer: u64, len: u64) -> u64 {
-    if session.is_null() {
-        return walked::WRONG;
+/// The status of the `ReadyForQuery` with which a write ends, 0 if it does not.
+#[inline(always)]
+pub(crate) fn ready(buffer: u64, len: u64) -> u8 {
+    if len < READY_LEN {
+        return 0;
     }
-    let mut walk = Walk { session, place: Place { buffer, len, at: 0, ready: 0, wrong: 0 } };
-    // A window moves on by at least one of them, or ends the write.
-    let windows = (len as u32).min(1 << 20);
-    // SAFETY: the helper calls `window` with the given context, at most so many times.
-    unsafe { generated::bpf_loop(windows, window as *mut c_void, (&raw mut walk).cast(), 0) };
-    let place = &walk.place;
-    if place.wrong != 0 || place.at != len {
-        walked::WRONG
-    } else if place.ready != 0 {
-        walked::READY
-    } else {
+    let [z, a, b, c, d, status] = peek::<[u8; READY_LEN as usize]>(buffer + len - READY_LEN);
+    if [z, a, b, c, d] == READY.to_le_bytes()[..5] && matches!(status, b'I' | b'T' | b'E') { status } else { 0 }
+}
+
+/// Whether a message may come at any time: a notice, a notification, a parameter.
+#[inline(always)]
+fn is_unasked(kind: u8) -> bool {
+    matches!(kind, b'N' | b'A' | b'S')
+}
+
+/// [`walk::window`] over messages.
+#[unsafe(no_mangle)]
+extern "C" fn postgres_window(session: *mut Session, scratch: *mut Scratch, place: *mut Place) -> u64 {
+    walk::window::<Postgres>(session, scratch, place)
+}
+
+/// PostgreSQL's messages.
+pub(crate) struct Postgres;
+
+impl Messages for Postgres {
+    const HEADER: u64 = HEADER;
+    const MOST: usize = 32;
+
+    #[inline(always)]
+    fn header(_: &mut Session, scratch: &Scratch, at: u64, ready: bool) -> Message {
+        let (kind, size) = header(scratch.word(at));
+        if ready && !is_unasked(kind) {
+            return Message { size: 0, needed: 0 };
+        }
+        let needed = match kind {
+            b'C' => size,
+            b'Z' => READY_LEN,
+            b'E' => size.min(MAX_ERROR),
+            _ => HEADER,
+        };
+        Message { size, needed }
+    }
+
+    #[inline(always)]
+    fn message(session: &mut Session, scratch: &mut Scratch, at: u64, size: u64, end: u64) -> u64 {
+        // The most frequent ones first, without a look into a table.
+        match scratch.byte(at) {
+            b'D' => session.rows_sent += 1,
+            b'2' | b'T' => {}
+            // How many rows a SELECT gave is known already.
+            b'C' if scratch.byte(at + HEADER) == b'S' => {}
+            b'Z' => {
+                session.status = u16::from(scratch.byte(at + HEADER));
+                return walked::READY;
+            }
+            _ => return postgres_message(session, scratch, at, size, end),
+        }
         walked::ON
     }
+
+    #[inline(always)]
+    fn ends(_: &Session) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn window(session: *mut Session, scratch: *mut Scratch, place: *mut Place) -> u64 {
+        postgres_window(session, scratch, place)
+    }
 }
 
-extern "C" fn window(_index: u64, walk: *mut Walk) -> i64 {
-    // SAFETY: the verifier knows it as the caller's stack.
-    bit(unsafe { postgres_window((*walk).session, &raw mut (*walk).place) })
-}
-
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
-/// Messages looked at in one window; the shortest have five bytes.
-const MESSAGES: usize = 32;
-/// All bytes of a session's scratch.
-const SCRATCH: usize = CARRY + WINDOW;
-
-/// One window: a part of the write and what was left over before it.
+/// One of the rarer messages, at `at` in the scratch, up to `end` of which there are bytes; gives one of [`walked`].
 #[unsafe(no_mangle)]
-extern "C" fn postgres_window(session: *mut Session, place: *mut Place) -> i64 {
-    if session.is_null() || place.is_null() {
-        return STOP;
-    }
-    // SAFETY: not null, and the verifier knows their sizes.
-    let (session, walk) = unsafe { (&mut *session, &mut *place) };
-    if session.skip > 0 {
-        let skipped = session.skip.min(walk.len - walk.at);
-        session.skip -= skipped;
-        walk.at = forget(walk.at + skipped, walk.buffer);
-    }
-    if walk.at >= walk.len {
-        return STOP;
-    }
-    let size = bounded::<WINDOW>(walk.len - walk.at);
-    if !fill::<WINDOW>(&raw mut session.scratch[CARRY], walk.buffer + walk.at, size) {
-        walk.wrong = 1;
-        return STOP;
-    }
-    let carried = u64::from(session.carry).min(CARRY as u64);
-    session.carry = 0;
-    let unknown = walk.buffer;
-    let start = forget(CARRY as u64 - carried, unknown);
-    let mut end = forget(CARRY as u64 + size, unknown);
-    let last = walk.at + size == walk.len;
-    let mut at = start;
-    for _ in 0..MESSAGES {
-        (at, end) = (forget(at, unknown), forget(end, unknown));
-        if at + HEADER > end {
-            break;
-        }
-        let kind = byte(session, at);
-        let length = be32(session, at + 1);
-        if !(4..MAX_MESSAGE).contains(&length) || walk.ready != 0 && !matches!(kind, b'N' | b'A' | b'S') {
-            walk.wrong = 1;
-            return STOP;
-        }
-        let next = at + 1 + length;
-        // What is read of a message must be there; the rest may come later.
-        let needed = match kind {
-            b'C' => next,
-            b'Z' => at + 6,
-            b'E' => next.min(at + MAX_ERROR),
-            _ => at + HEADER,
-        };
-        if needed > end {
-            if at > start && !last {
-                // It is whole in the next window.
-                break;
-            }
-            if last && end - at <= CARRY as u64 {
-                break;
-            }
-            if kind != b'E' {
-                walk.wrong = 1;
-                return STOP;
-            }
-        }
-        if kind == b'D' {
-            session.rows_sent += 1;
-        } else {
-            match postgres_message(session, kind, at + HEADER, length - 4, end) {
-                walked::ON => {}
-                walked::READY => walk.ready = 1,
-                _ => {
-                    walk.wrong = 1;
-                    return STOP;
-                }
-            }
-        }
-        at = next;
-        if at >= end {
-            break;
-        }
-    }
-    (at, end) = (forget(at, unknown), forget(end, unknown));
-    let before = walk.at;
-    if at >= end {
-        session.skip = at - end;
-        walk.at = forget(before + size, unknown);
-        return GO_ON;
-    }
-    if last {
-        let left = end - at;
-        if left > CARRY as u64 {
-            // More short messages than a window looks at.
-            return go_on_from(walk, start, at);
-        }
-        carry(session, end, left);
-        walk.at = forget(before + size, unknown);
-        return GO_ON;
-    }
-    go_on_from(walk, start, at)
-}
-
-/// One message of an answer, whose body begins at `at` in the scratch, up to `end` of which there are bytes; gives one of [`walked`].
-#[unsafe(no_mangle)]
-extern "C" fn postgres_message(session: *mut Session, kind: u8, at: u64, length: u64, end: u64) -> u64 {
-    if session.is_null() {
+extern "C" fn postgres_message(session: *mut Session, scratch: *mut Scratch, at: u64, size: u64, end: u64) -> u64 {
+    if session.is_null() || scratch.is_null() {
         return walked::WRONG;
     }
-    // SAFETY: not null, and the verifier knows its size.
-    let session = unsafe { &mut *session };
-    match kind {
-        b'C' => tag(session, at, length),
-        b'E' => session.code = error_code(session, at, end),
+    // SAFETY: not null, and the verifier knows their sizes.
+    let (session, scratch) = unsafe { (&mut *session, &*scratch) };
+    match scratch.byte(at) {
+        b'C' => tag(session, scratch, at + HEADER, size - HEADER),
+        b'E' => session.code = error_code(scratch, at + HEADER, end),
         b'1' => prepared(session),
         b'G' => session.phase = phase::COPY_IN,
-        b'Z' => {
-            session.status = u16::from(byte(session, at));
-            return walked::READY;
-        }
-        b'2' | b'3' | b't' | b'T' | b'n' | b'I' | b'H' | b'd' | b'c' | b'N' | b'A' | b'S' => {}
+        b't' | b'n' | b'3' | b'I' | b'd' | b'c' | b'H' | b'N' | b'A' | b'S' => {}
         _ => return walked::WRONG,
     }
     walked::ON
 }
 
-/// The next window begins at `at`, a place in the scratch, if that is further on than `start`.
-#[inline(always)]
-fn go_on_from(walk: &mut Place, start: u64, at: u64) -> i64 {
-    if at < CARRY as u64 || at == start {
-        walk.wrong = 1;
-        return STOP;
-    }
-    walk.at = forget(walk.at + at - CARRY as u64, walk.buffer);
-    GO_ON
-}
-
-/// Bytes of an error message that are looked at: severity twice, then the code.
-const MAX_ERROR: u64 = 64;
-
-#[inline(always)]
-fn byte(session: &Session, at: u64) -> u8 {
-    session.scratch[at as usize & (SCRATCH - 1)]
-}
-
-#[inline(always)]
-fn be32(session: &Session, at: u64) -> u64 {
-    let mut value = 0;
-    for index in 0..4 {
-        value = value << 8 | u64::from(byte(session, at + index));
-    }
-    value
-}
-
-/// Keeps the last `left` bytes before `end` for the next write.
-#[inline(always)]
-fn carry(session: &mut Session, end: u64, left: u64) {
-    for index in 1..=CARRY as u64 {
-        if index > left {
-            break;
-        }
-        session.scratch[(CARRY as u64 - index) as usize & (SCRATCH - 1)] = byte(session, end - index);
-    }
-    session.carry = left as u32;
-}
-
 /// `CommandComplete`: how many rows it changed, and whether it rolled back.
 #[inline(always)]
-fn tag(session: &mut Session, at: u64, len: u64) {
+fn tag(session: &mut Session, scratch: &Scratch, at: u64, len: u64) {
     /// Bytes of a tag that are looked at.
     const MAX_TAG: u64 = 40;
-    let first = [byte(session, at), byte(session, at + 1), byte(session, at + 2)];
-    if first == *b"ROL" {
+    let first = scratch.word(at).to_le_bytes();
+    if first.starts_with(b"ROL") {
         session.facts |= facts::ROLLED_BACK;
     }
-    // INSERT, UPDATE, DELETE, MERGE; what other commands count are rows sent.
-    if !matches!(first, [b'I', b'N', b'S'] | [b'U', b'P', b'D'] | [b'D', b'E', b'L'] | [b'M', b'E', b'R']) {
+    // What other commands count are rows sent.
+    if !([*b"INS", *b"UPD", *b"DEL", *b"MER"].iter().any(|command| first.starts_with(command))) {
         return;
     }
     let mut number = 0u64;
@@ -571,7 +547,7 @@ fn tag(session: &mut Session, at: u64, len: u64) {
         if index >= len {
             break;
         }
-        match byte(session, at + index) {
+        match scratch.byte(at + index) {
             digit @ b'0'..=b'9' => number = number * 10 + u64::from(digit - b'0'),
             0 => break,
             _ => number = 0,
@@ -582,18 +558,14 @@ fn tag(session: &mut Session, at: u64, len: u64) {
 
 /// The SQLSTATE of an `ErrorResponse`: the field that begins with `C`, behind those of the severity.
 #[inline(always)]
-fn error_code(session: &Session, at: u64, end: u64) -> u32 {
+fn error_code(scratch: &Scratch, at: u64, end: u64) -> u32 {
     for index in 0..MAX_ERROR {
         let here = at + index;
         if here + 7 > end {
             break;
         }
-        if byte(session, here) == 0 && byte(session, here + 1) == b'C' {
-            let mut state = [0; 5];
-            for (offset, byte_of) in state.iter_mut().enumerate() {
-                *byte_of = byte(session, here + 2 + offset as u64);
-            }
-            return sqlstate(state);
+        if let [0, b'C', a, b, c, d, e, _] = scratch.word(here).to_le_bytes() {
+            return sqlstate([a, b, c, d, e]);
         }
     }
     ending::NO_CODE
@@ -604,7 +576,9 @@ fn error_code(session: &Session, at: u64, end: u64) -> u32 {
 fn prepared(session: &mut Session) {
     let (name, hash) = (session.preparing, session.preparing_hash);
     session.preparing = 0;
-    if name != 0 {
-        follow::name(name, hash);
+    match name {
+        0 => {}
+        UNNAMED => session.unnamed = hash,
+        name => names::set(session, name, hash),
     }
 }

@@ -1,7 +1,10 @@
 //! Rows: what the kernel counts of one statement, in memory that it shares with userspace.
 //!
-//! The kernel only ever adds, atomically; userspace takes what is there by exchanging it for zero ([`Row`]'s counters are therefore what came
-//! since the last look). A row belongs to a key until userspace frees it.
+//! The kernel only ever adds, atomically; userspace takes what is there by exchanging it for zero (counters are therefore what came since the last
+//! look). A row belongs to a key until userspace frees it.
+//!
+//! A counter that several processors add to at a high rate costs each of them a transfer of its cache line. To rows that are used much userspace
+//! therefore gives *cells*: counters of their own for each processor. For all rows they would take gigabytes on a large machine.
 
 use crate::histogram;
 
@@ -77,18 +80,10 @@ pub mod policy {
     pub const LEAVE: u32 = 3;
 }
 
-/// One row. Counters hold what came since userspace looked last.
+/// What is counted of executions: what came since userspace looked last.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Row {
-    /// What it counts.
-    pub key: RowKey,
-    /// One of [`policy`], set by userspace.
-    pub policy: u32,
-    /// Not 0 if there is something to take. Set by the kernel after it added, cleared by userspace before it takes.
-    pub dirty: u32,
-    /// An execution of at least so many nanoseconds is recorded as an outlier; set by userspace, 0 means never.
-    pub slow_nanos: u64,
+pub struct Counters {
     /// Sum of durations in nanoseconds.
     pub nanos: u64,
     /// The longest duration. Like the shortest it is not changed atomically: of two that come at the same time one may go unnoticed.
@@ -109,9 +104,33 @@ pub struct Row {
     pub buckets: [u32; histogram::BUCKETS],
 }
 
+/// Size of counters in bytes: whole cache lines of 64 bytes.
+pub const COUNTERS_LEN: usize = size_of::<Counters>();
+const _: () = assert!(COUNTERS_LEN == 17 * 64);
+
+/// One row. Its first cache line is written seldom, so that all processors can keep it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Row {
+    /// What it counts.
+    pub key: RowKey,
+    /// One of [`policy`], set by userspace.
+    pub policy: u32,
+    /// Not 0 if there is something to take, here or in a cell. Set by the kernel after it added, cleared by userspace before it takes.
+    pub dirty: u32,
+    /// An execution of at least so many nanoseconds is recorded as an outlier; set by userspace, 0 means never.
+    pub slow_nanos: u64,
+    /// Number of its cells from 1 on, 0 if it has none; set by userspace.
+    pub cells: u32,
+    /// Explicit padding, always 0.
+    pub reserved: [u32; 5],
+    /// What was counted other than in cells.
+    pub counters: Counters,
+}
+
 /// Size of a row in bytes.
 pub const ROW_LEN: usize = size_of::<Row>();
-const _: () = assert!(ROW_LEN == 24 + 8 + 9 * 8 + 4 * histogram::BUCKETS);
+const _: () = assert!(ROW_LEN == 64 + COUNTERS_LEN);
 
 /// One place of the kernel's table from keys to rows that is asked first.
 #[repr(C)]

@@ -1,19 +1,21 @@
 //! Finding rows and adding to them.
 
 use agent_ebpf::{
-    Row, RowKey, Session, Shortcut, blind,
-    histogram::{BUCKETS, bucket_by},
+    Counters, Row, RowKey, Session, Shortcut, blind,
+    histogram::{BUCKETS, bucket},
     row::reserved,
 };
+use aya_ebpf::helpers::generated;
 
-use crate::{
-    maps::{FREE_ROWS, ROW_OF_KEY, ROWS, SHORTCUTS, SHORTCUTS_LEN},
-    verifier::forget,
-};
+use crate::maps::{CELLS, FREE_ROWS, PROCESSORS, ROW_OF_KEY, ROWS, SHORTCUTS, SHORTCUTS_LEN};
 
-/// The row of `key`, made if there is none; the row of everything else of its group if there is no room; `None` if that does not fit either.
+/// The row of `key`, perhaps the one at `likely`; made if there is none; the row of everything else of its group if there is no room; `None` if that
+/// does not fit either.
 #[inline(always)]
-pub(crate) fn find(key: &RowKey) -> Option<u32> {
+pub(crate) fn find(likely: u32, key: &RowKey) -> Option<u32> {
+    if get(likely, key).is_some() {
+        return Some(likely);
+    }
     match row_find(key.hash, key.group, u64::from(key.code) << 32 | u64::from(key.slot)) {
         NONE => None,
         row => Some(row as u32),
@@ -26,7 +28,7 @@ const NONE: u64 = u64::MAX;
 #[unsafe(no_mangle)]
 extern "C" fn row_find(hash: u64, group: u64, code_and_slot: u64) -> u64 {
     let key = RowKey { hash, group, code: (code_and_slot >> 32) as u32, slot: code_and_slot as u32 };
-    let place = blind::fnv(key.hash, key.group ^ u64::from(key.code)) >> 40;
+    let place = blind::mix(key.hash, key.group ^ u64::from(key.code)) >> 40;
     let Some(shortcut) = SHORTCUTS.get_ptr_mut(place as u32 & (SHORTCUTS_LEN - 1)) else { return NONE };
     // SAFETY: the verifier proved it non-null; whatever index a torn read gives, its key decides.
     let row = unsafe { (*shortcut).row };
@@ -92,40 +94,36 @@ fn make(key: &RowKey) -> Option<u32> {
     Some(index)
 }
 
-/// Adds the execution whose amounts `session` holds to `row`.
+/// Adds the execution whose amounts `session` holds to the row of `key`, most likely the one that its text has. Gives from which duration on
+/// executions are slow, 0 for none; `None` if there is no row.
 #[inline(always)]
-pub(crate) fn add(row: u32, session: &Session, nanos: u64) {
-    row_add(u64::from(row), session, nanos);
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn row_add(row: u64, session: *const Session, nanos: u64) -> u64 {
-    let Some(row) = ROWS.get_ptr_mut(row as u32) else { return 0 };
-    if session.is_null() {
-        return 0;
-    }
-    // SAFETY: the verifier proved both non-null; all counters are only changed atomically.
+pub(crate) fn add(key: &RowKey, session: &Session, nanos: u64) -> Option<u64> {
+    let row = match get(session.row, key) {
+        Some(row) => row,
+        None => ROWS.get_ptr_mut(find(session.row, key)?)?,
+    };
+    // SAFETY: the verifier proved all of them non-null; counters are only changed atomically.
     unsafe {
-        let session = &*session;
-        plus(&raw mut (*row).nanos, nanos);
-        plus(&raw mut (*row).first_nanos, session.first - session.begin);
-        plus(&raw mut (*row).bytes_in, session.bytes_in);
-        plus(&raw mut (*row).bytes_out, session.bytes_out);
+        let counters = counters(row);
+        plus(&raw mut (*counters).nanos, nanos);
+        plus(&raw mut (*counters).first_nanos, session.first - session.begin);
+        plus(&raw mut (*counters).bytes_in, session.bytes_in);
+        plus(&raw mut (*counters).bytes_out, session.bytes_out);
         if session.rows_sent > 0 {
-            plus(&raw mut (*row).rows_sent, session.rows_sent);
+            plus(&raw mut (*counters).rows_sent, session.rows_sent);
         }
         if session.rows_affected > 0 {
-            plus(&raw mut (*row).rows_affected, session.rows_affected);
+            plus(&raw mut (*counters).rows_affected, session.rows_affected);
         }
-        one_more(row, nanos);
+        one_more(row, counters, nanos);
+        Some((*row).slow_nanos)
     }
-    0
 }
 
 /// Adds a transaction.
 #[inline(always)]
 pub(crate) fn add_transaction(key: &RowKey, nanos: u64, idle: u64) {
-    if let Some(row) = find(key) {
+    if let Some(row) = find(0, key) {
         row_add_transaction(u64::from(row), nanos, idle);
     }
 }
@@ -133,33 +131,58 @@ pub(crate) fn add_transaction(key: &RowKey, nanos: u64, idle: u64) {
 #[unsafe(no_mangle)]
 extern "C" fn row_add_transaction(row: u64, nanos: u64, idle: u64) -> u64 {
     let Some(row) = ROWS.get_ptr_mut(row as u32) else { return 0 };
-    // SAFETY: the verifier proved it non-null; all counters are only changed atomically.
+    // SAFETY: the verifier proved both non-null; counters are only changed atomically.
     unsafe {
-        plus(&raw mut (*row).nanos, nanos);
-        plus(&raw mut (*row).first_nanos, idle);
-        one_more(row, nanos);
+        let counters = counters(row);
+        plus(&raw mut (*counters).nanos, nanos);
+        plus(&raw mut (*counters).first_nanos, idle);
+        one_more(row, counters, nanos);
     }
     0
+}
+
+/// Where this processor counts for `row`: in its cell, if the row has cells.
+///
+/// # Safety
+/// `row` must be a row.
+#[inline(always)]
+unsafe fn counters(row: *mut Row) -> *mut Counters {
+    // SAFETY: by contract; the helper has no arguments.
+    unsafe {
+        let cells = (*row).cells;
+        if cells != 0 {
+            let (processor, processors) = (generated::bpf_get_smp_processor_id(), PROCESSORS.load());
+            if processor < processors
+                && let Some(cell) = CELLS.get_ptr_mut((cells - 1) * processors + processor)
+            {
+                return cell;
+            }
+        }
+        &raw mut (*row).counters
+    }
 }
 
 /// Counts a duration.
 ///
 /// # Safety
-/// `row` must be a row.
+/// `row` must be a row, and `counters` its own or one of its cells.
 #[inline(always)]
-unsafe fn one_more(row: *mut Row, nanos: u64) {
+unsafe fn one_more(row: *mut Row, counters: *mut Counters, nanos: u64) {
     // SAFETY: by contract; the bucket is masked.
     unsafe {
-        let at = bucket_by(nanos, |low| forget(low as u64, nanos) as usize) & (BUCKETS - 1);
-        let cell = (&raw mut (*row).buckets).cast::<u32>().add(at);
-        plus_one(cell);
-        if nanos > (*row).longest {
-            (*row).longest = nanos;
+        let at = bucket(nanos) & (BUCKETS - 1);
+        plus_one((&raw mut (*counters).buckets).cast::<u32>().add(at));
+        if nanos > (*counters).longest {
+            (*counters).longest = nanos;
         }
-        if !nanos > (*row).shortest_inverse {
-            (*row).shortest_inverse = !nanos;
+        if !nanos > (*counters).shortest_inverse {
+            (*counters).shortest_inverse = !nanos;
         }
-        (&raw mut (*row).dirty).write_volatile(1);
+        // Written only if it must be: the other processors keep this line.
+        let dirty = &raw mut (*row).dirty;
+        if dirty.read_volatile() == 0 {
+            dirty.write_volatile(1);
+        }
     }
 }
 

@@ -1,12 +1,7 @@
 //! What the kernel remembers of a connection, in memory that userspace can read.
 
-/// Bytes kept of a message whose rest has not come yet.
-pub const CARRY: usize = 64;
-/// Bytes of a chunk that are looked at together.
-pub const WINDOW: usize = 192;
-
-/// A connection. One thread at a time reads and writes it on the kernel's side; userspace reads it at any time, so that single fields are consistent
-/// and several together may not be.
+/// A connection: numbers only, nothing that was read from the server's memory. What is used most lies together. One thread at a time reads and
+/// writes it on the kernel's side; userspace reads it at any time, so that single fields are consistent and several together may not be.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
@@ -18,8 +13,6 @@ pub struct Session {
     pub group: u64,
     /// Tells the statement names of this session from those of all others; changes when they can no longer be trusted.
     pub names: u64,
-    /// When it was first seen, `CLOCK_MONOTONIC` nanoseconds.
-    pub seen: u64,
     /// Slot of the server.
     pub slot: u32,
     /// Process that was first seen to serve it.
@@ -39,6 +32,15 @@ pub struct Session {
     /// One of [`crate::framing`].
     pub framing: u16,
 
+    /// One of [`phase`].
+    pub phase: u16,
+    /// One of [`record`]: what of it goes to userspace.
+    pub record: u16,
+    /// MySQL: the sequence number that the next packet of the response must have.
+    pub packet: u16,
+    /// MySQL: server status of the last response, as in the protocol. PostgreSQL: status byte of the last `ReadyForQuery`.
+    pub status: u16,
+
     /// The exchange under way. When its request was complete, 0 if it is not.
     pub begin: u64,
     /// When its first response byte was written, 0 if it was not.
@@ -49,8 +51,6 @@ pub struct Session {
     pub end: u64,
     /// Bytes of its request.
     pub bytes_in: u64,
-    /// Bytes of the request that was answered last.
-    pub answered_in: u64,
     /// Bytes of its response.
     pub bytes_out: u64,
     /// Rows it has sent.
@@ -61,31 +61,31 @@ pub struct Session {
     pub row: u32,
     /// Error code so far, 0 for none.
     pub code: u32,
-    /// One of [`phase`].
-    pub phase: u16,
-    /// One of [`record`]: what of it goes to userspace.
-    pub record: u16,
-    /// MySQL: the sequence number that the next packet of the response must have.
-    pub packet: u16,
-    /// MySQL: server status of the last response, as in the protocol. PostgreSQL: status byte of the last `ReadyForQuery`.
-    pub status: u16,
-
     /// The transaction under way: when it began, 0 if there is none.
     pub transaction: u64,
-    /// Its idle time so far.
-    pub idle: u64,
-
-    /// Request bytes still to come of the message under way.
-    pub request_skip: u64,
-    /// MySQL: a packet's header that was read by itself and not recorded yet, first byte lowest, with [`facts::HEADER`].
-    pub request_header: u64,
     /// Response bytes still to come of the message under way.
     pub skip: u64,
     /// MySQL: definitions or the like still to come in this phase.
     pub left: u32,
-    /// Bytes of `scratch` that hold the beginning of a message whose rest has not come, ending at [`CARRY`].
+    /// Bytes of a response message whose rest has not come, kept from the last write.
     pub carry: u32,
+    /// Request bytes still to come of the message under way.
+    pub request_skip: u64,
+    /// Name of the statement that is being prepared, 0 for none.
+    pub preparing: u64,
+    /// MySQL: a packet's header that was read by itself and not recorded yet, first byte lowest, with [`facts::HEADER`].
+    pub request_header: u32,
+    /// Its own place.
+    pub place: u32,
 
+    /// Bytes of the request that was answered last.
+    pub answered_in: u64,
+    /// Idle time so far of the transaction under way.
+    pub idle: u64,
+    /// The hash of the text of the statement that is being prepared; 0 if the kernel cannot tell.
+    pub preparing_hash: u64,
+    /// With [`facts::NAMELESS`]: the name that the request executes.
+    pub nameless: u64,
     /// As [`Session::skip`] for what is recorded: bytes of a message's body that are still to come.
     pub elide_skip: u32,
     /// Bytes of `elide_header` that are there.
@@ -99,21 +99,36 @@ pub struct Session {
     pub written_from: u64,
     /// End of that buffer.
     pub written_to: u64,
+    /// PostgreSQL: the hash of the text of the unnamed statement, 0 if there is none or the kernel cannot tell.
+    pub unnamed: u64,
+    /// What names of statements stood for the last time: the place is [`Known::place`].
+    pub known: [Known; KNOWN],
+}
 
-    /// Name of the statement that is being prepared, 0 for none.
-    pub preparing: u64,
-    /// The hash of its text; 0 if the kernel cannot tell.
-    pub preparing_hash: u64,
-    /// With [`facts::NAMELESS`]: the name that the request executes.
-    pub nameless: u64,
+/// Names that a session remembers; a power of two.
+pub const KNOWN: usize = 8;
 
-    /// Carried bytes, then the window.
-    pub scratch: [u8; CARRY + WINDOW],
+/// What the name of a prepared statement stood for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The name, hashed with [`Session::names`]; 0 for none.
+    pub name: u64,
+    /// The hash of its text.
+    pub hash: u64,
+}
+
+impl Known {
+    /// The place of a name.
+    #[inline(always)]
+    pub const fn place(name: u64) -> usize {
+        (name >> 40) as usize & (KNOWN - 1)
+    }
 }
 
 /// Size of a session in bytes.
 pub const SESSION_LEN: usize = size_of::<Session>();
-const _: () = assert!(SESSION_LEN == 512);
+const _: () = assert!(SESSION_LEN == 384);
 
 /// Whose session it is. Values of [`Session::group`] below all of these are slots of servers: sessions of which nothing can be known.
 pub mod group {

@@ -33,6 +33,9 @@ pub(crate) fn target(strategy: u32) -> Option<Target> {
 /// The session of `sock`, a `struct sock` as the verifier knows it from a tracepoint's arguments, for [`strategy::SOCKET`].
 #[inline(always)]
 pub(crate) fn of_sock(sock: *mut c_void) -> Option<Place> {
+    if !kernel::has_storage(sock) && !may_be_served(sock) {
+        return None;
+    }
     let map = (&raw const SESSION_OF_SOCKET).cast_mut().cast::<c_void>();
     // SAFETY: the helper takes the tracepoint's own pointer and gives a pointer to a value or null.
     let known = unsafe { generated::bpf_sk_storage_get(map, sock, core::ptr::null_mut(), 0) }.cast::<u32>();
@@ -43,12 +46,7 @@ pub(crate) fn of_sock(sock: *mut c_void) -> Option<Place> {
             return Some(Place { index, session });
         }
     }
-    if !may_be_served(sock) {
-        return None;
-    }
-    let target = target(strategy::SOCKET)?;
-    let socket = kernel::socket_of_sock(sock as u64)?;
-    let place = make(&target, &socket)?;
+    let place = make(sock as u64, 0, strategy::SOCKET)?;
     // Kept whether it is new or had another session, which userspace has ended.
     if known.is_null() {
         let mut index = place.index;
@@ -63,16 +61,16 @@ pub(crate) fn of_sock(sock: *mut c_void) -> Option<Place> {
     Some(place)
 }
 
-/// The session of a socket of the process `target`, for the other strategies.
+/// The session of a socket of the current process, for the other strategies.
 #[inline(always)]
-pub(crate) fn of_socket(target: &Target, socket: &Socket) -> Option<Place> {
+pub(crate) fn of_socket(strategy: u32, socket: &Socket) -> Option<Place> {
     // SAFETY: copied at once.
     if let Some(index) = unsafe { SESSION_OF_INODE.get(socket.inode) }.copied()
         && let Some(session) = alive(index, socket.sk)
     {
         return Some(Place { index, session });
     }
-    let place = make(target, socket)?;
+    let place = make(socket.sk, socket.inode, strategy)?;
     let _ = SESSION_OF_INODE.insert(socket.inode, place.index, 0);
     Some(place)
 }
@@ -84,7 +82,7 @@ fn alive(index: u32, sock: u64) -> Option<*mut Session> {
     (unsafe { (*session).sock } == sock).then_some(session)
 }
 
-/// Whether a socket may be one that a watched server serves: nearly all others on the host are told apart here, without asking whose they are.
+/// Whether a socket may be one that a watched server serves: nearly all others on the host are told apart here, by what the kernel has just used itself.
 #[inline(always)]
 fn may_be_served(sock: *mut c_void) -> bool {
     match kernel::family_of(sock) {
@@ -99,13 +97,46 @@ fn may_be_served(sock: *mut c_void) -> bool {
     }
 }
 
+/// What a session is made for. In memory, since the verifier takes no typed pointer for a number.
+#[repr(C)]
+struct Wanted {
+    sock: u64,
+    /// 0 if it is not known.
+    inode: u64,
+    strategy: u64,
+}
+
+/// A session for a socket of the current process, if that is a server's for its clients.
 #[inline(always)]
-fn make(target: &Target, socket: &Socket) -> Option<Place> {
-    let family = kernel::family(socket.sk)?;
+fn make(sock: u64, inode: u64, strategy: u32) -> Option<Place> {
+    let wanted = Wanted { sock, inode, strategy: u64::from(strategy) };
+    let index = session_make(&wanted) as u32;
+    Some(Place { index, session: SESSIONS.get_ptr_mut(index)? })
+}
+
+/// The place of the new session, [`NONE`] for none.
+#[unsafe(no_mangle)]
+extern "C" fn session_make(wanted: *const Wanted) -> u64 {
+    if wanted.is_null() {
+        return u64::from(NONE);
+    }
+    // SAFETY: not null, and the verifier knows its size.
+    let Wanted { sock, inode, strategy } = unsafe { wanted.read() };
+    u64::from(new(sock, inode, strategy as u32).unwrap_or(NONE))
+}
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+#[inline(always)]
+fn new(sock: u64, inode: u64, strategy: u32) -> Option<u32> {
+    let target = target(strategy)?;
+    let inode = if inode == 0 { kernel::inode_of_sock(sock)? } else { inode };
+    let family = kernel::family(sock)?;
     let accepted = match family {
-        AF_UNIX => kernel::named(socket.sk),
+        AF_UNIX => kernel::named(sock),
         AF_INET | AF_INET6 => {
-            let port = kernel::port(socket.sk)?;
+            let port = kernel::port(sock)?;
             port != 0 && target.ports.contains(&port)
         }
         _ => false,
@@ -122,11 +153,11 @@ fn make(target: &Target, socket: &Socket) -> Option<Place> {
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: nobody else has this place: it came from the queue. Userspace left it zero.
     unsafe {
-        (*session).sock = socket.sk;
-        let own = blind::scatter(now ^ socket.inode);
+        (*session).sock = sock;
+        let own = blind::scatter(now ^ inode);
         (*session).group = own & (group::PROVISIONAL - 1) | group::PROVISIONAL;
         (*session).names = own;
-        (*session).seen = now;
+        (*session).place = index;
         (*session).slot = target.slot;
         (*session).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*session).family = family;
@@ -134,7 +165,7 @@ fn make(target: &Target, socket: &Socket) -> Option<Place> {
         (*session).activity = activity::UNKNOWN;
         (*session).strategy = target.strategy as u16;
         (*session).framing = target.framing as u16;
-        (*session).inode = socket.inode;
+        (*session).inode = inode;
     }
-    Some(Place { index, session })
+    Some(index)
 }

@@ -52,6 +52,6 @@ fn handle(ctx: &BtfTracePointContext, direction: u8) -> Option<()> {
     if io.is_nothing(strategy::SOCKET) {
         return None;
     }
-    emit::io(place, &io);
+    emit::io(place, &io, strategy::SOCKET);
     Some(())
 }

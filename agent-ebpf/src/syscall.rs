@@ -122,11 +122,11 @@ fn handle(ctx: &BtfTracePointContext) -> Option<()> {
     if io.is_nothing(strategy::SYSCALL) {
         return None;
     }
-    let target = sessions::target(strategy::SYSCALL)?;
+    sessions::target(strategy::SYSCALL)?;
     if direction == direction::REQUEST && call.arguments[3] & MSG_PEEK != 0 {
         return None;
     }
     let socket = kernel::socket_of_fd(call.arguments[0])?;
-    emit::io(sessions::of_socket(&target, &socket)?, &io);
+    emit::io(sessions::of_socket(strategy::SYSCALL, &socket)?, &io, strategy::SYSCALL);
     Some(())
 }

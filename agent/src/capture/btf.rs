@@ -80,8 +80,10 @@ fn offsets_in(bytes: &[u8]) -> Result<Offsets, BtfError> {
         sock_socket: at("sock", "sk_socket")?,
         sock_family: common + at("sock_common", "skc_family")?,
         sock_port: common + at("sock_common", "skc_num")?,
+        sock_storage: at("sock", "sk_bpf_storage")?,
         unix_addr: at("unix_sock", "addr")?,
         socket_to_inode: at("socket_alloc", "vfs_inode")? - at("socket_alloc", "socket")?,
+        reserved: 0,
     })
 }
 

@@ -22,7 +22,7 @@ use aya_log::EbpfLogger;
 use super::{
     Config, Counters, Features, Ring, Shared, Strategy,
     boundary::{self, Point},
-    btf,
+    btf, cells,
     features::verdict,
 };
 use crate::model::{Engine, Instance, Listen, Verdict, WireState};
@@ -105,14 +105,19 @@ impl Control {
             Err(error) => return Err(refused(verdict("kernel types", &error))),
         };
         let types = Btf::from_sys_fs().map_err(|error| refused(verdict("kernel types", &error)))?;
+        let processors =
+            aya::util::nr_cpus().map_err(|(_, error)| refused(verdict("the number of processors", &error)))? as u32;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types))
             .override_global("OFFSETS", &Shared(offsets), true)
+            .override_global("PROCESSORS", &processors, true)
             .map_max_entries("RECORDS", config.ring_bytes)
             .map_max_entries("ROWS", config.counted_statements)
+            .map_max_entries("CELLS", cells::number(processors) * processors)
             .map_max_entries("FREE_ROWS", config.counted_statements)
             .map_max_entries("ROW_OF_KEY", config.counted_statements)
             .map_max_entries("SESSIONS", config.sessions)
+            .map_max_entries("SCRATCHES", config.sessions)
             .map_max_entries("FREE_SESSIONS", config.sessions)
             .map_max_entries("SESSION_OF_INODE", config.sessions)
             .load(OBJECT)
@@ -174,7 +179,7 @@ impl Control {
             let targets = BpfHashMap::try_from(ebpf.take_map("TARGETS").ok_or_else(missing)?)?;
             let ports = Array::try_from(ebpf.take_map("PORTS").ok_or_else(missing)?)?;
             let losses = PerCpuArray::try_from(ebpf.take_map("LOSSES").ok_or_else(missing)?)?;
-            let mut counters = Counters::open(&mut ebpf, config.counted_statements, config.sessions)?;
+            let mut counters = Counters::open(&mut ebpf, config.counted_statements, config.sessions, processors)?;
             counters.sample(config.record_one_in)?;
             Ok((records, targets, ports, losses, counters))
         };

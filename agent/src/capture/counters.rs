@@ -1,6 +1,6 @@
 //! What kernel and agent share besides the ring: rows, sessions, names. Belongs to the pipeline.
 
-use agent_ebpf::{Outlier, Row, Session, Settings, row::reserved};
+use agent_ebpf::{Counters as CellCounters, Outlier, Row, Session, Settings, row::reserved};
 use aya::{
     Ebpf,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, Queue},
@@ -8,6 +8,7 @@ use aya::{
 
 use super::{
     Shared,
+    cells::{self, Cells},
     rows::{self, Rows},
     sessions::{Followed, Sessions},
     shared::SharedArray,
@@ -23,12 +24,17 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn open(ebpf: &mut Ebpf, rows: u32, sessions: u32) -> Result<Counters, MapError> {
+    pub(super) fn open(ebpf: &mut Ebpf, rows: u32, sessions: u32, processors: u32) -> Result<Counters, MapError> {
         let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
         let row_array = shared::<Row>("ROWS", take("ROWS")?, rows)?;
         let session_array = shared::<Session>("SESSIONS", take("SESSIONS")?, sessions)?;
-        let mut rows =
-            Rows::new(row_array, Queue::try_from(take("FREE_ROWS")?)?, BpfHashMap::try_from(take("ROW_OF_KEY")?)?);
+        let cell_array = shared::<CellCounters>("CELLS", take("CELLS")?, cells::number(processors) * processors)?;
+        let mut rows = Rows::new(
+            row_array,
+            Cells::new(cell_array, processors),
+            Queue::try_from(take("FREE_ROWS")?)?,
+            BpfHashMap::try_from(take("ROW_OF_KEY")?)?,
+        );
         let mut sessions = Sessions::new(
             session_array,
             Queue::try_from(take("FREE_SESSIONS")?)?,

@@ -5,6 +5,7 @@
 
 mod boundary;
 mod btf;
+mod cells;
 pub mod config;
 mod control;
 mod counters;

@@ -6,19 +6,23 @@ use std::{
 };
 
 use agent_ebpf::{
-    Row, RowKey,
+    Counters, Row, RowKey,
     histogram::{BUCKETS, upper_bound},
     row::{ending, outcome, policy, reserved, unpack_sqlstate},
 };
 use aya::maps::{HashMap as BpfHashMap, MapData, Queue};
 
-use super::{Shared, shared::SharedArray};
+use super::{Shared, cells::Cells, shared::SharedArray};
 use crate::model::{Code, Counted, Ending, Policy, Subject};
 
 /// Looks without an execution after which a row may be given back, if rows are needed.
 const IDLE_LOOKS: u32 = 30;
 /// Share of all rows that should be free: below it, idle rows are given back.
 const WANTED_FREE: usize = 4;
+/// Executions between two looks from which on a row gets cells.
+const HOT: u64 = 500;
+/// Executions between two looks below which a row is cool; after [`IDLE_LOOKS`] such looks it loses its cells.
+const COOL: u64 = 50;
 
 /// What is known here of a row.
 #[derive(Clone, Copy, Default)]
@@ -29,11 +33,18 @@ struct Use {
     idle: u32,
     /// It was taken out of the kernel's table: at the next look it is emptied for the last time and is free.
     leaving: bool,
+    /// Its cells; 0 if it has none.
+    cells: u32,
+    /// Looks since it was not cool.
+    cool: u32,
+    /// The kernel no longer counts in its cells: at the next look they are emptied for the last time and are free.
+    cooled: bool,
 }
 
 /// The kernel's rows.
 pub(super) struct Rows {
     rows: SharedArray<Row>,
+    cells: Cells,
     free: Queue<MapData, u32>,
     by_key: BpfHashMap<MapData, Shared<RowKey>, u32>,
     uses: Vec<Use>,
@@ -45,11 +56,12 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn new(
         rows: SharedArray<Row>,
+        cells: Cells,
         free: Queue<MapData, u32>,
         by_key: BpfHashMap<MapData, Shared<RowKey>, u32>,
     ) -> Rows {
         let uses = vec![Use::default(); rows.len()];
-        Rows { rows, free, by_key, uses, touched: 0, in_use: 0 }
+        Rows { rows, cells, free, by_key, uses, touched: 0, in_use: 0 }
     }
 
     /// Offers all rows to the kernel.
@@ -59,7 +71,7 @@ impl Rows {
 
     /// Takes what was counted since the last look. `postgresql` tells the engine of a slot, by which codes are read.
     pub(super) fn take(&mut self, postgresql: impl Fn(u32) -> bool, mut each: impl FnMut(&Counted<'_>)) {
-        let mut buckets = Vec::with_capacity(BUCKETS);
+        let mut taken = Taken::default();
         let mut at = 0;
         while let Some(row) = self.rows.get(at) {
             // SAFETY: within the mapping; the kernel writes a key once, before anything is counted under it.
@@ -73,7 +85,11 @@ impl Rows {
             let mut used = self.uses[at];
             if used.leaving {
                 // The key in the row is gone; what was under way when it went belongs to the old one.
-                self.empty(row, &used.key, &mut buckets, &postgresql, &mut each);
+                self.empty(row, &used, &mut taken, &postgresql, &mut each);
+                if used.cells != 0 {
+                    self.forget_range(used.cells);
+                    self.cells.release(used.cells);
+                }
                 self.uses[at] = Use::default();
                 self.in_use -= 1;
                 // A queue as long as there are rows is never full.
@@ -86,7 +102,9 @@ impl Rows {
                     self.in_use += 1;
                     used = Use { key, ..Use::default() };
                 }
-                used.idle = if self.empty(row, &key, &mut buckets, &postgresql, &mut each) { 0 } else { used.idle + 1 };
+                let executions = self.empty(row, &used, &mut taken, &postgresql, &mut each);
+                used.idle = if executions > 0 { 0 } else { used.idle + 1 };
+                self.heat(row, &mut used, executions);
                 if used.idle >= IDLE_LOOKS && self.in_use + self.rows.len() / WANTED_FREE > self.rows.len() {
                     self.retire(row, &key);
                     used.leaving = true;
@@ -94,6 +112,49 @@ impl Rows {
                 self.uses[at] = used;
             }
             at += 1;
+        }
+    }
+
+    /// Gives cells to a row that had many executions since the last look, and takes them from one that has few for long.
+    fn heat(&mut self, row: *mut Row, used: &mut Use, executions: u64) {
+        used.cool = if executions < COOL { used.cool + 1 } else { 0 };
+        // SAFETY: within the mapping; a whole word that only this side writes.
+        let tell = |cells: u32| unsafe { (&raw mut (*row).cells).write_volatile(cells) };
+        if used.cooled {
+            // Emptied a whole look after the kernel was told.
+            self.keep_range(row, used.cells);
+            self.cells.release(used.cells);
+            (used.cells, used.cooled) = (0, false);
+        } else if used.cells == 0 && executions >= HOT {
+            used.cells = self.cells.acquire().unwrap_or(0);
+            tell(used.cells);
+        } else if used.cells != 0 && used.cool >= IDLE_LOOKS {
+            used.cooled = true;
+            tell(0);
+        }
+    }
+
+    /// Moves the longest and the shortest duration of cells into their row, which loses them.
+    fn keep_range(&self, row: *mut Row, cells: u32) {
+        for cell in self.cells.of(cells) {
+            // SAFETY: within the mappings. Of a longer one that comes to the row at the same time this may lose sight, as may the kernel.
+            unsafe {
+                let (longest, shortest_inverse) = range(cell);
+                let (before, inverse_before) = range(&raw mut (*row).counters);
+                (&raw mut (*row).counters.longest).write_volatile(longest.max(before));
+                (&raw mut (*row).counters.shortest_inverse).write_volatile(shortest_inverse.max(inverse_before));
+            }
+        }
+        self.forget_range(cells);
+    }
+
+    fn forget_range(&self, cells: u32) {
+        for cell in self.cells.of(cells) {
+            // SAFETY: within the mapping, and the kernel no longer counts there.
+            unsafe {
+                (&raw mut (*cell).longest).write_volatile(0);
+                (&raw mut (*cell).shortest_inverse).write_volatile(0);
+            }
         }
     }
 
@@ -105,65 +166,59 @@ impl Rows {
             (&raw mut (*row).key).write_volatile(RowKey::default());
             (&raw mut (*row).policy).write_volatile(policy::NEW);
             (&raw mut (*row).slow_nanos).write_volatile(0);
-            (&raw mut (*row).longest).write_volatile(0);
-            (&raw mut (*row).shortest_inverse).write_volatile(0);
+            (&raw mut (*row).cells).write_volatile(0);
+            (&raw mut (*row).counters.longest).write_volatile(0);
+            (&raw mut (*row).counters.shortest_inverse).write_volatile(0);
         }
     }
 
-    /// Takes what is in a row; whether there was anything.
+    /// Takes what is in a row and its cells; how many executions there were.
     fn empty(
         &self,
         row: *mut Row,
-        key: &RowKey,
-        buckets: &mut Vec<(usize, u64)>,
+        used: &Use,
+        taken: &mut Taken,
         postgresql: &impl Fn(u32) -> bool,
         each: &mut impl FnMut(&Counted<'_>),
-    ) -> bool {
-        // SAFETY: the counters lie within the mapping, are aligned, and both sides change them atomically only.
-        let (word, wide) = unsafe {
-            (
-                |counter: *mut u32| AtomicU32::from_ptr(counter).swap(0, Ordering::AcqRel),
-                |counter: *mut u64| AtomicU64::from_ptr(counter).swap(0, Ordering::AcqRel),
-            )
-        };
-        // SAFETY: as above; places within the row.
-        unsafe {
-            if word(&raw mut (*row).dirty) == 0 {
-                return false;
-            }
-            buckets.clear();
-            for index in 0..BUCKETS {
-                let cell = (&raw mut (*row).buckets).cast::<u32>().add(index);
-                if cell.read_volatile() != 0 {
-                    buckets.push((index, u64::from(word(cell))));
-                }
-            }
-            let slow = (&raw mut (*row).slow_nanos).read_volatile();
-            (&raw mut (*row).slow_nanos).write_volatile(outlier_bound(buckets, slow));
-            let nanos = |counter: *mut u64| Duration::from_nanos(wide(counter));
-            let range = (
-                Duration::from_nanos(!(&raw const (*row).shortest_inverse).read_volatile()),
-                Duration::from_nanos((&raw const (*row).longest).read_volatile()),
-            );
-            each(&Counted {
-                slot: key.slot,
-                group: key.group,
-                subject: subject(key),
-                ending: match key.hash {
-                    reserved::TRANSACTION => Ending::Ok,
-                    _ => ending(key.code, postgresql(key.slot)),
-                },
-                buckets,
-                total: nanos(&raw mut (*row).nanos),
-                range,
-                first_byte: nanos(&raw mut (*row).first_nanos),
-                rows_sent: wide(&raw mut (*row).rows_sent),
-                rows_affected: wide(&raw mut (*row).rows_affected),
-                bytes_in: wide(&raw mut (*row).bytes_in),
-                bytes_out: wide(&raw mut (*row).bytes_out),
-            });
+    ) -> u64 {
+        // SAFETY: the word lies within the mapping, is aligned, and both sides change it atomically.
+        if unsafe { AtomicU32::from_ptr(&raw mut (*row).dirty) }.swap(0, Ordering::AcqRel) == 0 {
+            return 0;
         }
-        true
+        taken.clear();
+        // SAFETY: the counters lie within the mappings.
+        unsafe {
+            taken.add(&raw mut (*row).counters);
+            self.cells.of(used.cells).for_each(|cell| taken.add(cell));
+        }
+        let buckets = taken.buckets();
+        // SAFETY: within the mapping; a whole word that only this side writes.
+        unsafe {
+            let slow = (&raw mut (*row).slow_nanos).read_volatile();
+            let bound = outlier_bound(&buckets, slow);
+            if bound != slow {
+                (&raw mut (*row).slow_nanos).write_volatile(bound);
+            }
+        }
+        let key = &used.key;
+        each(&Counted {
+            slot: key.slot,
+            group: key.group,
+            subject: subject(key),
+            ending: match key.hash {
+                reserved::TRANSACTION => Ending::Ok,
+                _ => ending(key.code, postgresql(key.slot)),
+            },
+            buckets: &buckets,
+            total: Duration::from_nanos(taken.nanos),
+            range: (Duration::from_nanos(!taken.shortest_inverse), Duration::from_nanos(taken.longest)),
+            first_byte: Duration::from_nanos(taken.first_nanos),
+            rows_sent: taken.rows_sent,
+            rows_affected: taken.rows_affected,
+            bytes_in: taken.bytes_in,
+            bytes_out: taken.bytes_out,
+        });
+        buckets.iter().map(|(_, count)| count).sum()
     }
 
     /// Says what is to be done with the executions that `row` counts, if it still counts the text with this hash.
@@ -180,6 +235,83 @@ impl Rows {
                 let _ = policy.compare_exchange(policy::NEW, value, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// The longest duration and the shortest one, inverted.
+///
+/// # Safety
+/// `counters` must be counters.
+unsafe fn range(counters: *mut Counters) -> (u64, u64) {
+    // SAFETY: by contract.
+    unsafe {
+        ((&raw const (*counters).longest).read_volatile(), (&raw const (*counters).shortest_inverse).read_volatile())
+    }
+}
+
+/// What was taken from a row and its cells.
+struct Taken {
+    nanos: u64,
+    longest: u64,
+    shortest_inverse: u64,
+    first_nanos: u64,
+    rows_sent: u64,
+    rows_affected: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    counts: [u64; BUCKETS],
+}
+
+impl Default for Taken {
+    fn default() -> Taken {
+        Taken {
+            nanos: 0,
+            longest: 0,
+            shortest_inverse: 0,
+            first_nanos: 0,
+            rows_sent: 0,
+            rows_affected: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            counts: [0; BUCKETS],
+        }
+    }
+}
+
+impl Taken {
+    fn clear(&mut self) {
+        *self = Taken::default();
+    }
+
+    /// Takes what is in `counters`.
+    ///
+    /// # Safety
+    /// They must lie within a mapping; both sides change them atomically only.
+    unsafe fn add(&mut self, counters: *mut Counters) {
+        // SAFETY: by contract; aligned, and places within the counters.
+        unsafe {
+            let wide = |counter: *mut u64| AtomicU64::from_ptr(counter).swap(0, Ordering::AcqRel);
+            self.nanos += wide(&raw mut (*counters).nanos);
+            self.first_nanos += wide(&raw mut (*counters).first_nanos);
+            self.rows_sent += wide(&raw mut (*counters).rows_sent);
+            self.rows_affected += wide(&raw mut (*counters).rows_affected);
+            self.bytes_in += wide(&raw mut (*counters).bytes_in);
+            self.bytes_out += wide(&raw mut (*counters).bytes_out);
+            for (index, count) in self.counts.iter_mut().enumerate() {
+                let bucket = (&raw mut (*counters).buckets).cast::<u32>().add(index);
+                if bucket.read_volatile() != 0 {
+                    *count += u64::from(AtomicU32::from_ptr(bucket).swap(0, Ordering::AcqRel));
+                }
+            }
+            let (longest, shortest_inverse) = range(counters);
+            self.longest = self.longest.max(longest);
+            self.shortest_inverse = self.shortest_inverse.max(shortest_inverse);
+        }
+    }
+
+    /// The buckets that hold something.
+    fn buckets(&self) -> Vec<(usize, u64)> {
+        self.counts.iter().copied().enumerate().filter(|(_, count)| *count != 0).collect()
     }
 }
 

@@ -31,7 +31,7 @@ pub mod reserved {
     pub const UNKNOWN: u64 = 1;
     /// Statements for which there was no row left.
     pub const OTHER: u64 = 2;
-    /// Transactions: the duration is that of the transaction, [`super::Row::first_nanos`] its idle time, the code its [`super::outcome`].
+    /// Transactions: the duration is that of the transaction, [`super::Counters::first_nanos`] its idle time, the code its [`super::outcome`].
     pub const TRANSACTION: u64 = 3;
 }
 

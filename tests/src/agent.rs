@@ -157,6 +157,11 @@ impl Agent {
         .with_context(|| format!("server {pid}, last status {last:#?}\n{}", self.stderr()))
     }
 
+    /// Waits until the servers that it has found are old news to it: at new ones it looks more often, for the first ten seconds.
+    pub fn wait_steady(&self) -> Result<()> {
+        sleep(Duration::from_secs(11))
+    }
+
     /// Asks it to end, waits for that, and checks that nothing of it is left.
     pub fn stop(mut self) -> Result<ExitStatus> {
         let status = self.process.end(libc::SIGTERM, Duration::from_secs(15))?;

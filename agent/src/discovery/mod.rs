@@ -51,7 +51,8 @@ const SWEEP_INTERVAL_PER_PROCESS: Duration = Duration::from_micros(40);
 const SCAN_PIECE: usize = 1000;
 /// ... and then lets other things be done for this time.
 const SCAN_PAUSE: Duration = Duration::from_millis(20);
-/// How long after it was found a server may open further sockets that are to be seen at once.
+/// How long after it was found a server may open further sockets that are to be seen soon: after at most half the time since it was found, since
+/// each look at its sockets costs milliseconds.
 const YOUNG_TIME: Duration = Duration::from_secs(10);
 /// Bound on watched processes. At the bound further ones are left to the next full scan.
 const WATCH_LIMIT: usize = 4096;
@@ -156,6 +157,16 @@ struct Known {
     instance: Arc<Instance>,
     executable: FileId,
     found: Instant,
+    /// When it was looked at last.
+    looked: Instant,
+}
+
+impl Known {
+    /// Whether it is time to look for further sockets of a young server.
+    fn may_open_sockets(&self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.found);
+        age < YOUNG_TIME && now.saturating_duration_since(self.looked) >= age / 2
+    }
 }
 
 /// A process that may become a server.
@@ -361,7 +372,8 @@ impl Discovery {
             if !alive {
                 changes.push(Change::Gone(known.instance.key));
                 ended.push(*pid);
-            } else if renew_all || now.saturating_duration_since(known.found) < YOUNG_TIME {
+            } else if renew_all || known.may_open_sockets(now) {
+                known.looked = now;
                 renew.push(*pid);
             }
             alive
@@ -437,14 +449,14 @@ impl Discovery {
                 self.watched.remove(&pid);
                 match self.known.entry(pid) {
                     Entry::Vacant(entry) => {
-                        entry.insert(Known { instance: instance.clone(), executable, found: now });
+                        entry.insert(Known { instance: instance.clone(), executable, found: now, looked: now });
                         changes.push(Change::Found(instance));
                     }
                     Entry::Occupied(mut entry) => {
                         let known = entry.get_mut();
                         if known.instance.key != instance.key || !known.executable.is_same_file(executable) {
                             changes.push(Change::Gone(known.instance.key));
-                            *known = Known { instance: instance.clone(), executable, found: now };
+                            *known = Known { instance: instance.clone(), executable, found: now, looked: now };
                             changes.push(Change::Found(instance));
                         } else if known.instance != instance {
                             known.instance = instance.clone();

@@ -269,6 +269,7 @@ pub(crate) fn watch(servers: &[&Postgres], max_statements: Option<u32>) -> Resul
     for server in servers {
         agent.wait_visible(server.pid())?;
     }
+    agent.wait_steady()?;
     Ok(agent)
 }
 

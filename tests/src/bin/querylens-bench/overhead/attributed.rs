@@ -81,6 +81,7 @@ pub(super) fn measure(
         for pid in servers.pids() {
             agent.wait_visible(pid)?;
         }
+        agent.wait_steady()?;
         let _statistics = RunStatistics::enable()?;
         for workload in workloads {
             // What is paid once, such as a new statement's text, is not what a query costs.

@@ -81,7 +81,7 @@ impl Request {
         header(self.head(scratch, 0))
     }
 
-    /// What lies behind its first `size` bytes; `None` if it could not be read.
+    /// What lies behind its first `size` bytes, and whether it could be read.
     #[inline(always)]
     fn behind(&self, scratch: &mut Scratch, size: u64) -> (Request, bool) {
         let (buffer, len) = (self.buffer + size, self.len - size);
@@ -484,7 +484,7 @@ impl Messages for Postgres {
 
     #[inline(always)]
     fn message(session: &mut Session, scratch: &mut Scratch, at: u64, size: u64, end: u64) -> u64 {
-        // The most frequent ones first, without a look into a table.
+        // The most frequent ones, without a call.
         match scratch.byte(at) {
             b'D' => session.rows_sent += 1,
             b'2' | b'T' => {}

@@ -29,6 +29,11 @@ impl StatementText {
         &self.bytes
     }
 
+    /// Whether it is this text: `bytes` captured of `true_len`.
+    pub fn is(&self, bytes: &[u8], true_len: usize) -> bool {
+        self.true_len == true_len && *self.bytes == *bytes
+    }
+
     /// Whether the end of the text was not captured.
     pub fn truncated(&self) -> bool {
         self.bytes.len() < self.true_len

@@ -3,6 +3,7 @@
 //! Four properties hold for each machine: any split of a stream gives the same statements; any bytes are safe; memory is
 //! bounded; a gap never pairs a wrong text with a time.
 
+mod latest;
 pub mod mysql;
 pub mod postgres;
 

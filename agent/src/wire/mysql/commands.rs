@@ -1,7 +1,5 @@
 //! The command phase: commands in, responses matched to them, statements out.
 
-use std::sync::Arc;
-
 use super::{
     Lost,
     command::{self as request, MAX_TEXT},
@@ -15,7 +13,7 @@ use super::{
     startup,
 };
 use crate::{
-    model::{Kind, Statement, StatementText, Status, Text, Timestamp},
+    model::{Kind, Statement, Status, Text, Timestamp},
     wire::{Anomaly, Event},
 };
 
@@ -29,10 +27,6 @@ const CURSOR_TYPES: u8 = 1 | 2 | 4;
 const UNKNOWN_STATEMENT: u16 = 1243;
 /// First byte of a column definition: the length of its catalog's name, which is always "def".
 const DEFINITION: u8 = 3;
-
-fn text(captured: &[u8], length: usize) -> Text {
-    Text::Known(Arc::new(StatementText::new(captured, length)))
-}
 
 fn text_bytes(text: &Text) -> usize {
     match text {
@@ -98,13 +92,13 @@ impl Session {
         match exchange.command {
             command::QUERY => {
                 exchange.text = match request::query_text(packet, self.capabilities) {
-                    Some((captured, length)) => text(captured, length),
+                    Some((captured, length)) => self.latest.text(captured, length),
                     None => Text::Unknown,
                 };
             }
             command::STMT_PREPARE => {
                 let length = usize::try_from(packet.length).unwrap_or(usize::MAX).saturating_sub(1);
-                exchange.text = text(&body[..body.len().min(MAX_TEXT)], length);
+                exchange.text = self.latest.text(&body[..body.len().min(MAX_TEXT)], length);
             }
             command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_FETCH | command::STMT_RESET => {
                 let named = request::statement_id(packet.payload);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{SessionInfo, SessionState, Text, Timestamp},
-    wire::{Anomaly, Direction, Event},
+    wire::{Anomaly, Direction, Event, latest::LatestText},
 };
 
 /// Why a session is opaque: TLS that is not captured at the server's own boundary.
@@ -66,6 +66,8 @@ pub(super) struct Session {
     /// Commands sent before the response to the one before was complete.
     pub(super) queue: VecDeque<Exchange>,
     pub(super) queued_bytes: usize,
+    /// Text sent last.
+    pub(super) latest: LatestText,
     /// End of the statement before: a pipelined command does not start earlier.
     pub(super) busy_until: Timestamp,
     pub(super) prepared: Option<Box<Prepared>>,

@@ -1,11 +1,9 @@
 //! What a client sends. Formats: PostgreSQL documentation, "Message Formats"; limits: `SocketBackend` in backend/tcop/postgres.c.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::framing::{Frame, LARGE, Rule, SMALL, take_string};
-use crate::model::{StatementText, Text};
+use crate::{model::Text, wire::latest::LatestText};
 
 /// Most bytes of a statement's text that are kept.
 pub(super) const MAX_TEXT: usize = 16 * 1024;
@@ -50,46 +48,50 @@ pub(super) enum Target {
 }
 
 /// The name that the server makes of `bytes`.
+#[inline]
 pub(super) fn name(bytes: &[u8]) -> Name {
     Name::from_slice(&bytes[..bytes.len().min(NAME_LEN)])
 }
 
 /// The name at the beginning of `body`; `None` if its end was not captured.
+#[inline]
 fn take_name(body: &mut &[u8]) -> Option<Name> {
     take_string(body).map(name)
 }
 
 /// The text at the beginning of `captured`, whose true length is at most `longest`.
-fn text(captured: &[u8], longest: usize) -> Text {
+fn text(captured: &[u8], longest: usize, latest: &mut LatestText) -> Text {
     let (captured, true_len) = match memchr::memchr(0, captured) {
         Some(end) => (&captured[..end], end),
         None => (captured, longest.max(captured.len())),
     };
     let kept = &captured[..captured.len().min(MAX_TEXT)];
-    Text::Known(Arc::new(StatementText::new(kept, true_len)))
+    latest.text(kept, true_len)
 }
 
 /// Text of `Query`.
-pub(super) fn query(frame: &Frame<'_>) -> Text {
-    text(&frame.body, frame.length as usize - 1)
+pub(super) fn query(frame: &Frame<'_>, latest: &mut LatestText) -> Text {
+    text(&frame.body, frame.length as usize - 1, latest)
 }
 
 /// Name and text of `Parse`. `None` if not even the name was captured.
-pub(super) fn parse(frame: &Frame<'_>) -> Option<(Name, Text)> {
+pub(super) fn parse(frame: &Frame<'_>, latest: &mut LatestText) -> Option<(Name, Text)> {
     let mut body = &*frame.body;
     let name = take_name(&mut body)?;
     // After the text come its NUL and at least a count of parameter types.
     let longest = (frame.length as usize).saturating_sub(frame.body.len() - body.len() + 3);
-    Some((name, text(body, longest)))
+    Some((name, text(body, longest, latest)))
 }
 
 /// Portal and statement of `Bind`.
+#[inline]
 pub(super) fn bind(frame: &Frame<'_>) -> Option<(Name, Name)> {
     let mut body = &*frame.body;
     Some((take_name(&mut body)?, take_name(&mut body)?))
 }
 
 /// Portal of `Execute`.
+#[inline]
 pub(super) fn execute(frame: &Frame<'_>) -> Option<Name> {
     take_name(&mut &*frame.body)
 }

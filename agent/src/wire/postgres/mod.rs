@@ -203,8 +203,13 @@ impl Postgres {
                     self.session.copy_data(bytes)?;
                 }
             }
-            let Some(frame) = self.requests.next(frontend::rules, &mut input, at)? else { break };
-            self.session.request(&frame, at)?;
+            if let Some(frame) = self.requests.next_whole(frontend::rules, &mut input, at)? {
+                self.session.request(&frame, at)?;
+            } else if let Some(frame) = self.requests.next_part(frontend::rules, &mut input, at)? {
+                self.session.request(&frame, at)?;
+            } else {
+                break;
+            }
         }
         if missing > 0
             && let Some(frame) = self.requests.skip(missing)?
@@ -261,22 +266,9 @@ impl Postgres {
         }
     }
 
-    fn follow_responses(&mut self, at: Timestamp, mut input: &[u8], missing: usize, out: &mut Vec<Event>) {
-        loop {
-            if self.responses.at_boundary()
-                && let Err(fault) = self.skip_bulk(&mut input, at)
-            {
-                return self.fail(fault, false, out);
-            }
-            match self.responses.next(backend::rules, &mut input, at) {
-                Ok(None) => break,
-                Err(lost) => return self.fail(lost.into(), false, out),
-                Ok(Some(frame)) => {
-                    if let Err(fault) = self.take_reply(&frame, at, out) {
-                        return self.fail(fault, false, out);
-                    }
-                }
-            }
+    fn follow_responses(&mut self, at: Timestamp, input: &[u8], missing: usize, out: &mut Vec<Event>) {
+        if let Err(fault) = self.take_replies(at, input, out) {
+            return self.fail(fault, false, out);
         }
         if missing == 0 {
             return;
@@ -288,6 +280,21 @@ impl Postgres {
                 if let Err(fault) = self.take_reply(&frame, at, out) {
                     self.fail(fault, false, out);
                 }
+            }
+        }
+    }
+
+    fn take_replies(&mut self, at: Timestamp, mut input: &[u8], out: &mut Vec<Event>) -> Result<(), Fault> {
+        loop {
+            if self.responses.at_boundary() {
+                self.skip_bulk(&mut input, at)?;
+            }
+            if let Some(frame) = self.responses.next_whole(backend::rules, &mut input, at)? {
+                self.take_reply(&frame, at, out)?;
+            } else if let Some(frame) = self.responses.next_part(backend::rules, &mut input, at)? {
+                self.take_reply(&frame, at, out)?;
+            } else {
+                return Ok(());
             }
         }
     }

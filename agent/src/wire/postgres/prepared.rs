@@ -129,6 +129,11 @@ pub(super) fn text_len(text: &Text) -> usize {
     }
 }
 
+/// Whether a command of SQL with this tag changes what names of prepared statements stand for.
+pub(super) fn changes_names(tag: &[u8]) -> bool {
+    matches!(tag, b"DEALLOCATE" | b"PREPARE" | b"DEALLOCATE ALL" | b"DISCARD ALL")
+}
+
 /// Whether running `text` certainly leaves alone what names stand for.
 fn keeps_names(text: &Text) -> bool {
     matches!(text, Text::Known(text) if !text.truncated() && lexer::keeps_names(text.raw()))
@@ -212,12 +217,11 @@ impl Prepared {
         self.named = None;
     }
 
-    /// A command of SQL with this tag ended, which was read as `sql` if that is known: some change what names stand for.
+    /// A command of SQL with a tag that [`changes_names`] ended, which was read as `sql` if that is known.
     pub(super) fn command_ended(&mut self, tag: &[u8], sql: Option<&[u8]>) {
         let named = match tag {
             b"DEALLOCATE" | b"PREPARE" => sql.and_then(lexer::prepared_name),
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => None,
-            _ => return,
+            _ => None,
         };
         match named {
             Some(name) => self.forget_statement(&name),

@@ -8,7 +8,10 @@ use super::{
     prepared::text_len,
     request::{KEEP_CAPACITY, Query, Request, Step},
 };
-use crate::model::{Text, Timestamp};
+use crate::{
+    model::{Text, Timestamp},
+    wire::latest::LatestText,
+};
 
 /// Most requests without a reply. The server reads 8 KiB and answers all of it before it reads on, so a real pipeline stays far below.
 const MAX_QUEUE: usize = 8192;
@@ -42,6 +45,7 @@ pub(super) struct Queue {
     requests: VecDeque<Request>,
     /// Bytes of text that they hold.
     text: usize,
+    latest: LatestText,
     /// After an error the server skips requests until `Sync`.
     skipping: bool,
     /// The server reads COPY data, and ignores `Sync` and `Flush`.
@@ -71,17 +75,36 @@ impl Queue {
             b'H' if matches!(self.requests.back(), None | Some(Request { step: Step::Flush, .. })) => return Ok(0),
             _ => {}
         }
-        let mut step = Step::of(frame)?;
-        match &mut step {
-            Step::Query(query) if !self.holds(&query.text) => *query = Query::new(Text::Unknown),
-            Step::Parse { text, .. } if !self.holds(text) => *text = Text::Unknown,
-            Step::Execute { portal } => self.mark_used(portal),
-            _ => {}
-        }
         if self.requests.len() >= MAX_QUEUE {
             return Err(Fault::Overflow);
         }
-        self.requests.push_back(Request { arrived: at, bytes: frame.size(), step });
+        self.requests.push_back(Request::BLANK);
+        let Some(Request { arrived, bytes, step }) = self.requests.back_mut() else { return Ok(0) };
+        (*arrived, *bytes) = (at, frame.size());
+        if let Err(lost) = step.read(frame, &mut self.latest) {
+            self.requests.pop_back();
+            return Err(lost.into());
+        }
+        let text = match step {
+            Step::Query(query) => &query.text,
+            Step::Parse { text, .. } => text,
+            Step::Execute { .. } => {
+                self.mark_used();
+                return Ok(0);
+            }
+            _ => return Ok(0),
+        };
+        let len = text_len(text);
+        if self.text + len <= MAX_QUEUED_TEXT {
+            self.text += len;
+            return Ok(0);
+        }
+        self.texts_dropped += 1;
+        match step {
+            Step::Query(query) => *query = Query::new(Text::Unknown),
+            Step::Parse { text, .. } => *text = Text::Unknown,
+            _ => {}
+        }
         Ok(0)
     }
 
@@ -95,26 +118,16 @@ impl Queue {
         if proven || self.copy_in { Ok(()) } else { Err(Fault::Lost) }
     }
 
-    /// Whether there is room for `text`; if so, it is taken.
-    fn holds(&mut self, text: &Text) -> bool {
-        let len = text_len(text);
-        let fits = self.text + len <= MAX_QUEUED_TEXT;
-        if fits {
-            self.text += len;
-        } else {
-            self.texts_dropped += 1;
-        }
-        fits
-    }
-
-    /// An `Execute` of `portal` follows: the `Parse` that its `Bind` names, in the same unit, is part of it.
-    fn mark_used(&mut self, portal: &[u8]) {
+    /// The latest request is an `Execute`: the `Parse` that its `Bind` names, in the same unit, is part of it.
+    fn mark_used(&mut self) {
         let mut wanted: Option<&Name> = None;
-        let unit = self.requests.iter().enumerate().rev().take(MAX_LOOK_BACK);
+        let mut unit = self.requests.iter().enumerate().rev();
+        let Some((_, Request { step: Step::Execute { portal }, .. })) = unit.next() else { return };
+        let unit = unit.take(MAX_LOOK_BACK);
         let mut unit =
             unit.take_while(|(_, request)| !matches!(request.step, Step::Sync | Step::Flush | Step::Query(_)));
         let parse = unit.find_map(|(at, request)| match &request.step {
-            Step::Bind { portal: bound, statement } if wanted.is_none() && bound.as_slice() == portal => {
+            Step::Bind { portal: bound, statement } if wanted.is_none() && bound == portal => {
                 wanted = Some(statement);
                 None
             }
@@ -153,11 +166,10 @@ impl Queue {
         })
     }
 
-    /// Takes the request at the front, and what behind it awaits no reply: of that only the bytes are returned.
-    pub(super) fn pop(&mut self) -> (Option<Request>, u64) {
-        let request = self.requests.pop_front();
-        match &request {
-            Some(Request { step: Step::Parse { text, .. }, .. }) => self.text -= text_len(text),
+    /// Drops the request at the front, and what behind it awaits no reply: of that the bytes are returned.
+    pub(super) fn advance(&mut self) -> u64 {
+        match self.requests.pop_front() {
+            Some(Request { step: Step::Parse { text, .. }, .. }) => self.text -= text_len(&text),
             Some(Request { step: Step::Query(query), .. }) => self.text -= text_len(&query.text),
             _ => {}
         }
@@ -165,7 +177,7 @@ impl Queue {
         while let Some(Step::Flush | Step::CopyEnd) = self.step() {
             behind += self.requests.pop_front().map_or(0, |request| request.bytes);
         }
-        (request, behind)
+        behind
     }
 
     /// Of the unit at the front: its bytes up to its first `Execute`, and whether it has one.

@@ -11,7 +11,7 @@ use super::{
     framing::{Frame, Lost},
     frontend::Target,
     lexer,
-    prepared::{Fetched, Portal, Prepared},
+    prepared::{self, Fetched, Portal, Prepared},
     queue::{Fault, Queue},
     reply::{End, Reply},
     request::{Request, Step},
@@ -111,33 +111,13 @@ impl Session {
             (b'Z', _) => return self.ready(frame, at).map(|()| true),
             (b'E', _) => self.error(frame, at)?,
             (b'1', Some(Step::Parse { .. })) => self.parsed(frame, at),
-            (b'2', Some(Step::Bind { .. })) => {
-                self.main(frame);
-                let request = self.pop();
-                if let Some(Request { bytes, step: Step::Bind { portal, statement }, .. }) = request {
-                    self.reply.bytes_in += bytes;
-                    let replaced = self.prepared.bind(portal, &statement);
-                    self.close_portals(replaced);
-                }
-            }
-            (b'3', Some(Step::Close { .. })) => {
-                self.side(frame);
-                let request = self.pop();
-                if let Some(Request { bytes, step: Step::Close { target, name }, .. }) = request {
-                    self.side_in(bytes);
-                    match target {
-                        Target::Statement => self.prepared.forget_statement(&name),
-                        Target::Portal => {
-                            let closed = self.prepared.take_portal(&name);
-                            self.close_portals(closed);
-                        }
-                    }
-                }
-            }
+            (b'2', Some(Step::Bind { .. })) => self.bound(frame),
+            (b'3', Some(Step::Close { .. })) => self.closed(frame),
             (b't', Some(Step::Describe { target: Target::Statement, .. })) => self.side(frame),
             (b'T' | b'n', Some(Step::Describe { .. })) => {
                 self.side(frame);
-                let bytes = self.pop().map_or(0, |request| request.bytes);
+                let bytes = self.front_bytes();
+                self.advance();
                 self.side_in(bytes);
             }
             (b'T', Some(Step::Query(query))) if !query.failed => self.main(frame),
@@ -222,12 +202,16 @@ impl Session {
         }
     }
 
-    fn pop(&mut self) -> Option<Request> {
-        let (request, bytes_behind) = self.queue.pop();
+    /// The request at the front has been answered.
+    fn advance(&mut self) {
+        let bytes_behind = self.queue.advance();
         if bytes_behind > 0 {
             self.side_in(bytes_behind);
         }
-        request
+    }
+
+    fn front_bytes(&self) -> u64 {
+        self.queue.front().map_or(0, |request| request.bytes)
     }
 
     fn idle_if_empty(&mut self, at: Timestamp) {
@@ -261,20 +245,51 @@ impl Session {
 
     /// The start-up ended.
     fn started(&mut self, end: End) {
-        let (arrived, bytes) = self.pop().map_or((end.at, 0), |request| (request.arrived, request.bytes));
+        let (arrived, bytes) = self.queue.front().map_or((end.at, 0), |request| (request.arrived, request.bytes));
+        self.advance();
         self.finish(Kind::Connect, Text::None, arrived, bytes, end);
     }
 
     fn parsed(&mut self, frame: &Frame<'_>, at: Timestamp) {
         self.main(frame);
-        let request = self.pop();
-        let Some(Request { arrived, bytes, step: Step::Parse { name, text, used } }) = request else { return };
-        self.prepared.define(name, text.clone());
+        let Some(Request { arrived, bytes, step: Step::Parse { name, text, used } }) = self.queue.front_mut() else {
+            return;
+        };
+        let (arrived, bytes, used, text) = (*arrived, *bytes, *used, text.clone());
+        self.prepared.define(mem::take(name), text.clone());
+        self.advance();
         if used {
             self.reply.bytes_in += bytes;
         } else {
             self.finish(Kind::Prepare, text, arrived, bytes, End::ok(at));
         }
+    }
+
+    fn bound(&mut self, frame: &Frame<'_>) {
+        self.main(frame);
+        let Some(Request { bytes, step: Step::Bind { portal, statement }, .. }) = self.queue.front_mut() else {
+            return;
+        };
+        self.reply.bytes_in += *bytes;
+        let replaced = self.prepared.bind(mem::take(portal), statement);
+        self.advance();
+        self.close_portals(replaced);
+    }
+
+    fn closed(&mut self, frame: &Frame<'_>) {
+        self.side(frame);
+        let Some(Request { bytes, step: Step::Close { target, name }, .. }) = self.queue.front() else { return };
+        let bytes = *bytes;
+        let portal = match target {
+            Target::Statement => {
+                self.prepared.forget_statement(name);
+                None
+            }
+            Target::Portal => self.prepared.take_portal(name),
+        };
+        self.advance();
+        self.side_in(bytes);
+        self.close_portals(portal);
     }
 
     /// `C` or `I`: a statement of a `Query` or an `Execute` ended.
@@ -298,6 +313,9 @@ impl Session {
 
     /// Commands of SQL may change what names of prepared statements stand for.
     fn names_change(&mut self, tag: &[u8]) {
+        if !prepared::changes_names(tag) {
+            return;
+        }
         match self.queue.step() {
             Some(Step::Query(query)) => self.prepared.command_ended(tag, query.current()),
             Some(Step::Execute { portal }) => match self.prepared.portal_text(portal) {
@@ -323,12 +341,13 @@ impl Session {
     }
 
     fn execute_ended(&mut self, end: End) {
-        let request = self.pop();
-        let Some(Request { arrived, bytes, step: Step::Execute { portal } }) = request else { return };
-        let (text, fetched) = match self.prepared.portal(&portal) {
+        let Some(Request { arrived, bytes, step: Step::Execute { portal } }) = self.queue.front() else { return };
+        let (arrived, bytes) = (*arrived, *bytes);
+        let (text, fetched) = match self.prepared.portal(portal) {
             Some(portal) => (portal.text.clone(), portal.fetched.take()),
             None => (Text::Unknown, None),
         };
+        self.advance();
         self.finish(Kind::Execute, text, arrived, bytes, end);
         if let (Some(fetched), Some(last)) = (fetched, self.ended.last()) {
             fetched.add_to(last);
@@ -337,8 +356,11 @@ impl Session {
 
     /// `s`: the portal has more rows; the client asks for them or not.
     fn suspended(&mut self, at: Timestamp) -> Result<(), Fault> {
-        let request = self.pop();
-        let Some(Request { arrived, bytes, step: Step::Execute { portal } }) = request else { return Err(Fault::Lost) };
+        let Some(Request { arrived, bytes, step: Step::Execute { portal } }) = self.queue.front_mut() else {
+            return Err(Fault::Lost);
+        };
+        let (arrived, bytes, portal) = (*arrived, *bytes, mem::take(portal));
+        self.advance();
         let rows = Rows { sent: Some(self.reply.rows), affected: None };
         let mut statement = self.end_reply(Kind::Execute, Text::Unknown, arrived, bytes, End::with(rows, at));
         match self.prepared.portal(&portal) {
@@ -458,7 +480,7 @@ impl Session {
             if matches!(step, Step::Sync) {
                 return self.queue.skip(false);
             }
-            self.pop();
+            self.advance();
         }
     }
 
@@ -474,15 +496,16 @@ impl Session {
             }
             Some(Step::Query(query)) if query.completions > 0 => {
                 query.hand_out(self.ended.open());
-                self.pop();
+                self.advance();
                 // `exec_simple_query` drops the unnamed statement; the unnamed portal goes with its transaction or here.
                 self.prepared.forget_statement(b"");
                 let unnamed = self.prepared.take_portal(b"");
                 self.close_portals(unnamed);
             }
-            Some(Step::Function { answered: true }) => drop(self.pop()),
+            Some(Step::Function { answered: true }) => self.advance(),
             Some(Step::Sync) => {
-                let bytes = self.pop().map_or(0, |request| request.bytes);
+                let bytes = self.front_bytes();
+                self.advance();
                 self.side_in(bytes);
             }
             _ => return Err(Fault::Lost),

@@ -272,9 +272,9 @@ const TAIL_CLAUSES: &str = "except for group having intersect order returning un
 /// A word of the lists above.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keyword {
-    word: &'static str,
-    /// The word that stands for it in a digest of MySQL: itself, but for synonyms.
-    pub(super) canonical: &'static str,
+    pub(super) word: &'static str,
+    /// Index of the word that stands for it in a digest of MySQL: itself, but for synonyms.
+    canonical: u16,
     pub(super) kw: Kw,
     flags: u16,
 }
@@ -325,13 +325,17 @@ impl Keyword {
 pub(super) struct Keywords {
     /// Open addressing: index into `words` plus one, or zero.
     slots: Box<[u16; Keywords::SLOTS]>,
+    padded: Vec<Padded>,
     words: Vec<Keyword>,
 }
 
+/// A word in lower case, followed by zeros: hashed and compared without looking for its end.
+type Padded = [u8; Keywords::PADDED];
+
 impl Keywords {
     const SLOTS: usize = 4096;
-    /// Length of the longest word in the lists.
-    pub(super) const LONGEST: usize = 29;
+    /// More than the length of the longest word in the lists, and a multiple of 8.
+    const PADDED: usize = 32;
 
     /// The table, built once.
     pub(super) fn get() -> &'static Keywords {
@@ -340,7 +344,8 @@ impl Keywords {
     }
 
     fn build() -> Keywords {
-        let mut table = Keywords { slots: Box::new([0; Keywords::SLOTS]), words: Vec::with_capacity(1024) };
+        let mut table =
+            Keywords { slots: Box::new([0; Keywords::SLOTS]), padded: Vec::new(), words: Vec::with_capacity(1024) };
         let lists = [
             (POSTGRES_RESERVED_WORDS, POSTGRES_RESERVED),
             (POSTGRES_COLUMN_WORDS, POSTGRES_QUOTED),
@@ -357,11 +362,12 @@ impl Keywords {
         }
         for pair in MYSQL_SYNONYMS.split_whitespace() {
             if let Some((word, canonical)) = pair.split_once('=') {
+                // What stands for another word must not become it by losing its quotes either.
+                table.entry(canonical).flags |= MYSQL_WORD;
+                let canonical = table.index(canonical) as u16;
                 let entry = table.entry(word);
                 entry.canonical = canonical;
                 entry.flags |= SYNONYM | MYSQL_WORD;
-                // What stands for another word must not become it by losing its quotes either.
-                table.entry(canonical).flags |= MYSQL_WORD;
             }
         }
         for (words, kw) in
@@ -373,49 +379,64 @@ impl Keywords {
         table
     }
 
-    /// FNV-1a, folded: the words are short, and the table is ours.
-    fn slot(word: &[u8]) -> usize {
-        let mut hash = 0x811c_9dc5u32;
-        for byte in word {
-            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-        }
-        (hash ^ (hash >> 15)) as usize % Keywords::SLOTS
+    #[inline]
+    fn pad(word: &[u8]) -> Option<Padded> {
+        let mut padded = [0; Keywords::PADDED];
+        padded.get_mut(..word.len())?.copy_from_slice(word);
+        padded.make_ascii_lowercase();
+        Some(padded)
     }
 
-    fn entry(&mut self, word: &'static str) -> &mut Keyword {
-        let mut slot = Keywords::slot(word.as_bytes());
-        let index = loop {
-            match self.slots[slot] {
-                0 => {
-                    self.words.push(Keyword { word, canonical: word, kw: Kw::None, flags: 0 });
-                    self.slots[slot] = self.words.len() as u16;
-                    break self.words.len() - 1;
-                }
-                index if self.words[index as usize - 1].word == word => break index as usize - 1,
-                _ => slot = (slot + 1) % Keywords::SLOTS,
-            }
-        };
-        &mut self.words[index]
+    /// Multiplicative hashing (Knuth, The Art of Computer Programming 3, §6.4): the highest bits of a sum of products with odd numbers.
+    fn slot(word: &Padded) -> usize {
+        const FACTORS: [u64; Keywords::PADDED / 8] =
+            [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0xd6e8_feb8_6659_fd93];
+        let (eights, _) = word.as_chunks();
+        let products =
+            eights.iter().zip(FACTORS).map(|(eight, factor)| u64::from_le_bytes(*eight).wrapping_mul(factor));
+        let hash = products.fold(0u64, u64::wrapping_add);
+        (hash >> (u64::BITS - Keywords::SLOTS.ilog2())) as usize
     }
 
-    /// The keyword spelt `word`, which is in lower case.
-    pub(super) fn find(&self, word: &[u8]) -> Option<&Keyword> {
-        if word.len() > Keywords::LONGEST {
-            return None;
-        }
+    /// Where `word` is, or the empty slot where it would be.
+    #[inline]
+    fn lookup(&self, word: &Padded) -> Result<usize, usize> {
         let mut slot = Keywords::slot(word);
         loop {
             match self.slots[slot] {
-                0 => return None,
-                index => {
-                    let keyword = &self.words[index as usize - 1];
-                    if keyword.word.as_bytes() == word {
-                        return Some(keyword);
-                    }
-                    slot = (slot + 1) % Keywords::SLOTS;
-                }
+                0 => return Err(slot),
+                index if self.padded[index as usize - 1] == *word => return Ok(index as usize - 1),
+                _ => slot = (slot + 1) % Keywords::SLOTS,
             }
         }
+    }
+
+    /// Index of `word`, which is in the table from now on. The lists have none that is longer than [`Keywords::PADDED`].
+    fn index(&mut self, word: &'static str) -> usize {
+        let padded = Keywords::pad(word.as_bytes()).unwrap_or_default();
+        self.lookup(&padded).unwrap_or_else(|slot| {
+            let index = self.words.len();
+            self.words.push(Keyword { word, canonical: index as u16, kw: Kw::None, flags: 0 });
+            self.padded.push(padded);
+            self.slots[slot] = self.words.len() as u16;
+            index
+        })
+    }
+
+    fn entry(&mut self, word: &'static str) -> &mut Keyword {
+        let index = self.index(word);
+        &mut self.words[index]
+    }
+
+    /// The keyword spelt `word`, in whatever case.
+    pub(super) fn find(&self, word: &[u8]) -> Option<&Keyword> {
+        let index = self.lookup(&Keywords::pad(word)?).ok()?;
+        self.words.get(index)
+    }
+
+    /// The word that is printed in place of `keyword`: mostly itself.
+    pub(super) fn canonical<'a>(&'a self, keyword: &'a Keyword) -> &'a Keyword {
+        self.words.get(keyword.canonical as usize).unwrap_or(keyword)
     }
 }
 
@@ -425,13 +446,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_holds_every_word_and_knows_the_longest() {
+    fn the_table_holds_every_word() {
         let table = Keywords::get();
-        assert_eq!(Keywords::LONGEST, table.words.iter().map(|keyword| keyword.word.len()).max().unwrap());
         assert!(table.words.len() * 3 < Keywords::SLOTS, "{} words crowd the table", table.words.len());
         for keyword in &table.words {
             assert_eq!(table.find(keyword.word.as_bytes()).unwrap().word, keyword.word);
-            assert!(table.find(keyword.canonical.as_bytes()).unwrap().canonical == keyword.canonical);
+            assert!(keyword.word.len() < Keywords::PADDED, "{}", keyword.word);
+            let canonical = table.canonical(keyword);
+            assert_eq!(table.canonical(canonical).word, canonical.word);
         }
         assert!(table.find(b"pgbench_accounts").is_none());
     }

@@ -31,7 +31,7 @@ mod normalise;
 mod summary;
 mod tokens;
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 pub use comment::{SpanId, TraceId, TraceParent, traceparent};
 
@@ -71,8 +71,9 @@ impl Normaliser {
                 collection: None,
             };
         }
-        if let Cow::Owned(readable) = String::from_utf8_lossy(&self.writer.text) {
+        if std::str::from_utf8(&self.writer.text).is_err() {
             // Names in a foreign character set. The ranges of the tokens are wrong now; a normalised text normalises to itself.
+            let readable = String::from_utf8_lossy(&self.writer.text).into_owned();
             let _ = self.writer.run(engine, readable.as_bytes(), false);
         }
         let normalised = std::str::from_utf8(&self.writer.text).unwrap_or(UNPARSABLE);

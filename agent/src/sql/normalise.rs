@@ -511,27 +511,17 @@ impl Run<'_> {
         match self.lexer.clone().next() {
             Ok(Some(next)) => match next.kind {
                 Kind::Literal | Kind::Parameter | Kind::Question | Kind::Quoted | Kind::OpenParen => true,
-                Kind::Word => {
-                    let mut lower = [0; Keywords::LONGEST];
-                    match self.find_keyword(&self.input[next.start..next.end], &mut lower) {
-                        Some(keyword) => {
-                            !keyword.reserved(self.engine)
-                                || matches!(keyword.kw, Kw::Array | Kw::Row | Kw::Null | Kw::True | Kw::False)
-                        }
-                        None => true,
+                Kind::Word => match self.keywords.find(&self.input[next.start..next.end]) {
+                    Some(keyword) => {
+                        !keyword.reserved(self.engine)
+                            || matches!(keyword.kw, Kw::Array | Kw::Row | Kw::Null | Kw::True | Kw::False)
                     }
-                }
+                    None => true,
+                },
                 _ => false,
             },
             _ => false,
         }
-    }
-
-    fn find_keyword(&self, word: &[u8], lower: &mut [u8; Keywords::LONGEST]) -> Option<&'static Keyword> {
-        let lower = lower.get_mut(..word.len())?;
-        lower.copy_from_slice(word);
-        lower.make_ascii_lowercase();
-        self.keywords.find(lower)
     }
 
     fn word(&mut self, word: &[u8]) {
@@ -543,12 +533,10 @@ impl Run<'_> {
             // What follows a dot is a name, whatever it is elsewhere; scopes follow `@@`.
             let scope = self.out.last_is(Part::At)
                 && [&b"session"[..], b"global", b"local"].iter().any(|scope| word.eq_ignore_ascii_case(scope));
-            let mut lower = [0; Keywords::LONGEST];
-            let keyword = !postgres && self.find_keyword(word, &mut lower).is_some_and(Keyword::folds);
+            let keyword = !postgres && self.keywords.find(word).is_some_and(Keyword::folds);
             return self.out.push(Part::Word, None, |text| append(text, word, postgres || scope || keyword));
         }
-        let mut lower = [0; Keywords::LONGEST];
-        let Some(mut keyword) = self.find_keyword(word, &mut lower) else {
+        let Some(mut keyword) = self.keywords.find(word) else {
             if postgres && self.extract_field() {
                 return self.value();
             }
@@ -574,11 +562,11 @@ impl Run<'_> {
         if self.out.last_is(Part::CloseParen) && self.out.level().fold == Fold::Rows {
             self.out.level().fold = Fold::None;
         }
-        if !postgres && let Some(canonical) = self.keywords.find(keyword.canonical.as_bytes()) {
-            keyword = canonical;
+        if !postgres {
+            keyword = self.keywords.canonical(keyword);
         }
         let engine = self.engine;
-        let name = if postgres { None } else { Some(keyword.canonical.as_bytes()).filter(|_| keyword.folds()) };
+        let name = if postgres { None } else { Some(keyword.word.as_bytes()).filter(|_| keyword.folds()) };
         self.out.push(Part::Word, Some((keyword, engine)), |text| append(text, name.unwrap_or(word), postgres));
         match keyword.kw {
             Kw::Values => {
@@ -617,8 +605,7 @@ impl Run<'_> {
         if self.out.last_is(Part::Dot) || self.out.last_is(Part::At) {
             return self.word(name);
         }
-        let mut lower = [0; Keywords::LONGEST];
-        match self.find_keyword(name, &mut lower) {
+        match self.keywords.find(name) {
             Some(keyword) if keyword.needs_quotes(self.engine) => self.out.push_bytes(Part::Word, quoted),
             _ => self.word(name),
         }

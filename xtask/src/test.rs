@@ -83,6 +83,9 @@ fn typos() -> Result<()> {
 }
 
 fn deny() -> Result<()> {
+    // The fuzz targets are compiled only when they run: their lock file would fall behind unseen.
+    let fuzz = ["metadata", "--locked", "--format-version=1", "--manifest-path=tests/fuzz/Cargo.toml"];
+    output(cargo().args(fuzz)).context("the lock file of tests/fuzz is not up to date")?;
     // Without advisories: they need the network, and change without a change of ours.
     execute(cargo().args(["deny", "--workspace", "check", "licenses", "bans", "sources"]))
 }

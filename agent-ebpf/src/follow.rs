@@ -176,8 +176,21 @@ pub(crate) fn close(session: &mut Session, now: u64) -> Ended {
         session.first = if session.first == 0 { now } else { session.first };
         ended = complete(session, now);
     }
+    leave(session, now);
     session.mode = mode::ENDED;
     if ended == Ended::Outlier { Ended::Counted } else { ended }
+}
+
+/// The client takes its leave: the server rolls back what it leaves open.
+#[inline(always)]
+pub(crate) fn leave(session: &mut Session, now: u64) {
+    if session.transaction != 0 {
+        if session.mode == mode::IDLE {
+            session.idle += now - session.end;
+        }
+        session.facts |= facts::ROLLED_BACK;
+        end_transaction(session, now);
+    }
 }
 
 /// The answer is complete.
@@ -212,7 +225,17 @@ pub(crate) fn settle(session: &mut Session, now: u64) {
     let (open, failed) = if session.framing == framing::POSTGRESQL as u16 {
         (session.status != b'I' as u16, session.status == b'E' as u16)
     } else {
-        (session.status & mysql::status::IN_TRANSACTION != 0, false)
+        if session.code == mysql::DEADLOCK {
+            // An error comes without a status.
+            session.status &= !mysql::status::IN_TRANSACTION;
+            session.facts |= facts::ROLLED_BACK;
+        }
+        let open = session.status & mysql::status::IN_TRANSACTION != 0;
+        if open {
+            // To a savepoint.
+            session.facts &= !facts::ROLLED_BACK;
+        }
+        (open, false)
     };
     session.activity = match (open, failed) {
         (false, _) => activity::IDLE,
@@ -230,10 +253,15 @@ pub(crate) fn settle(session: &mut Session, now: u64) {
         return;
     }
     if session.transaction != 0 {
-        let code = if session.facts & facts::ROLLED_BACK != 0 { outcome::ROLLED_BACK } else { outcome::COMMITTED };
-        let key = RowKey { hash: reserved::TRANSACTION, group: session.group, code, slot: session.slot };
-        rows::add_transaction(&key, now - session.transaction, session.idle);
-        session.transaction = 0;
+        end_transaction(session, now);
     }
     session.facts &= !facts::ROLLED_BACK;
+}
+
+#[inline(always)]
+fn end_transaction(session: &mut Session, now: u64) {
+    let code = if session.facts & facts::ROLLED_BACK != 0 { outcome::ROLLED_BACK } else { outcome::COMMITTED };
+    let key = RowKey { hash: reserved::TRANSACTION, group: session.group, code, slot: session.slot };
+    rows::add_transaction(&key, now - session.transaction, session.idle);
+    session.transaction = 0;
 }

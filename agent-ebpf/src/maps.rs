@@ -31,9 +31,10 @@ pub(crate) static SESSIONS: Array<Session> = Array::with_max_entries(16384, BPF_
 #[map]
 pub(crate) static SCRATCHES: Array<Scratch> = Array::with_max_entries(16384, 0);
 
-/// The same where nothing can come in between on a processor: hot in its cache. One place for each direction.
+/// The same where nothing can come in between on a processor: hot in its cache. One place for each direction of each
+/// strategy that uses it.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(4, 0);
 
 /// Free places in [`SESSIONS`], put in by userspace.
 #[map]

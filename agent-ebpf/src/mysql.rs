@@ -32,6 +32,11 @@ pub(crate) mod status {
     pub(crate) const NO_BACKSLASH_ESCAPES: u16 = 0x200;
 }
 
+/// `ER_LOCK_DEADLOCK` (include/mysqld_error.h): the server has rolled back the whole transaction.
+pub(crate) const DEADLOCK: u32 = 1213;
+/// Makes upper case of ASCII letters, and nonsense of other characters, which is no word then.
+const UPPER: u64 = 0xdfdf_dfdf_dfdf_dfdf;
+
 /// Commands (`enum_server_command`, include/my_command.h; MariaDB's include/mysql_com.h).
 mod command {
     pub(super) const QUIT: u8 = 0x01;
@@ -203,6 +208,9 @@ fn recognise(
                 [_, 0, ..] => return Shape::Followed,
                 _ => 1,
             };
+            if scratch.word(at + skip) & UPPER == u64::from_le_bytes(*b"ROLLBACK") {
+                session.facts |= facts::ROLLED_BACK;
+            }
             if !whole || length <= skip || session.status & status::NO_BACKSLASH_ESCAPES != 0 {
                 return Shape::Followed;
             }
@@ -255,7 +263,10 @@ fn recognise(
             session.mode = mode::IGNORED;
             Shape::Silent
         }
-        command::QUIT => Shape::Silent,
+        command::QUIT => {
+            follow::leave(session, now);
+            Shape::Silent
+        }
         // Among them COM_CHANGE_USER, after which ids begin anew.
         _ => {
             names::forget_all(session, now);

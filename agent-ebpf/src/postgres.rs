@@ -185,6 +185,10 @@ fn fresh(session: &mut Session, scratch: &mut Scratch, buffer: u64, len: u64, no
             _ => Shape::Odd,
         },
         b'S' if len == SYNC_LEN => Shape::Followed,
+        b'X' => {
+            follow::leave(session, now);
+            Shape::Odd
+        }
         _ => Shape::Odd,
     };
     match shape {

@@ -59,10 +59,15 @@ impl Scratch {
 }
 
 /// The scratch of a session for what goes in `direction`. A program at a tracepoint is not run on a processor while it runs there already
-/// (`__bpf_trace_run`, kernel/trace/bpf_trace.c), so that it may use the processor's own; probes may be interrupted by others.
+/// (`__bpf_trace_run`, kernel/trace/bpf_trace.c), so that it may use the processor's own; probes may be interrupted by others. The
+/// strategies have places of their own, since the kernel may one day run another program in between.
 #[inline(always)]
 pub(crate) fn of(session: u32, direction: u8, strategy: u32) -> Option<*mut Scratch> {
-    if strategy == strategy::BOUNDARY { kept(session) } else { SCRATCH.get_ptr_mut(u32::from(direction & 1)) }
+    match strategy {
+        strategy::BOUNDARY => kept(session),
+        strategy::SYSCALL => SCRATCH.get_ptr_mut(2 + u32::from(direction & 1)),
+        _ => SCRATCH.get_ptr_mut(u32::from(direction & 1)),
+    }
 }
 
 /// Where the bytes are that a session keeps from write to write.

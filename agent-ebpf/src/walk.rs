@@ -120,9 +120,11 @@ fn look<M: Messages>(session: &mut Session, scratch: &mut Scratch, place: &mut P
         place.found = walked::WRONG;
         return;
     }
-    if session.carry > 0
-        && let Some(kept) = scratch::kept(session.place)
-    {
+    if session.carry > 0 {
+        let Some(kept) = scratch::kept(session.place) else {
+            place.found = walked::WRONG;
+            return;
+        };
         // SAFETY: the verifier proved it non-null.
         unsafe { (*kept).keep(CARRY as u64, scratch) };
     }
@@ -165,7 +167,10 @@ fn look<M: Messages>(session: &mut Session, scratch: &mut Scratch, place: &mut P
             place.found = walked::READY;
         }
     } else if left == part && end - at <= CARRY as u64 {
-        let Some(kept) = scratch::kept(session.place) else { return };
+        let Some(kept) = scratch::kept(session.place) else {
+            place.found = walked::WRONG;
+            return;
+        };
         // SAFETY: the verifier proved it non-null.
         scratch.keep(end, unsafe { &mut *kept });
         session.carry = (end - at) as u32;

@@ -69,10 +69,23 @@ pub struct InstanceStatus {
     pub p50_us: f64,
     /// Microseconds, over all statements.
     pub p99_us: f64,
+    /// Transactions that ended.
+    pub transactions: TransactionsStatus,
     /// Losses by cause.
     pub losses: BTreeMap<String, u64>,
     /// Rows of statistics.
     pub statements: Vec<StatementStatus>,
+}
+
+/// Transactions of one server.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TransactionsStatus {
+    /// Those that were committed.
+    pub committed: u64,
+    /// Those that were rolled back.
+    pub rolled_back: u64,
+    /// Time in them that the server waited for its client, milliseconds.
+    pub idle_ms: f64,
 }
 
 /// How a server's wire is seen.

@@ -1,5 +1,6 @@
 //! Guarantee: sessions that are not simple to see are seen all the same - encrypted ones at the server's own boundary, and those that are older
-//! than the agent under the names of their user and database, compressed ones as if they were not.
+//! than the agent under the names of their user and database, compressed ones as if they were not; and that transactions are told with their end and
+//! the time in which they waited for their client.
 //!
 //! Not proven here: TLS of MariaDB and MySQL, see e2e_tls.rs; compressed results of more than 1 KiB; texts of statements that were prepared before the agent started.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -104,4 +105,35 @@ fn compressed_sessions_are_counted() {
         assert_eq!(instance.losses, before.losses, "{}", instance.table());
         assert!(agent.stop().unwrap().success());
     }
+}
+
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn transactions_are_told_with_their_end_and_idle_time() {
+    const WAIT: Duration = Duration::from_millis(300);
+    let postgres = Postgres::start(PostgresOptions::new(17)).unwrap();
+    let mariadb = mariadb::start(&MysqldOptions::default()).unwrap();
+    let agent = Agent::start(AgentOptions::capture("auto")).unwrap();
+    for pid in [postgres.pid(), mariadb.pid()] {
+        agent.wait_visible(pid).unwrap();
+        // One is committed, one rolled back, one failed, and one is left open when the connection ends.
+        let mut queries: Box<dyn FnMut(&str)> = if pid == postgres.pid() {
+            let mut client = postgres.client("postgres").unwrap();
+            Box::new(move |sql| drop(client.query(sql)))
+        } else {
+            let mut client = mariadb.client().unwrap();
+            Box::new(move |sql| drop(client.query(sql)))
+        };
+        for sql in
+            ["BEGIN", "SELECT 1", "", "COMMIT", "BEGIN", "ROLLBACK", "BEGIN", "SELECT no_such", "ROLLBACK", "BEGIN"]
+        {
+            if sql.is_empty() { sleep(WAIT) } else { queries(sql) }
+        }
+        drop(queries);
+        let seen = agent.settled().unwrap().instance(pid).unwrap().transactions.clone();
+        assert_eq!((seen.committed, seen.rolled_back), (1, 3), "{pid}: {seen:?}");
+        let idle = Duration::from_secs_f64(seen.idle_ms / 1e3);
+        assert!(idle >= WAIT && idle < 10 * WAIT, "{pid}: {seen:?}");
+    }
+    assert!(agent.stop().unwrap().success());
 }

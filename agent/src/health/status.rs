@@ -448,7 +448,7 @@ mod tests {
                               "unknown": 0, "opaque": 1 },
                 "connects": 12, "connect_failures": { "28P01": 2, "_OTHER": 1 },
                 "executions": 6, "errors": 3, "mean_us": 341_833.333, "losses": { "desynchronised": 6 },
-                "transactions": { "committed": 0, "rolled_back": 0, "mean_us": 0.0, "p99_us": 0.0, "idle_ms": 0.0 }, "outliers": [],
+                "transactions": { "committed": 2, "rolled_back": 1, "mean_us": 12_000.0, "p99_us": 30_000.0, "idle_ms": 1_500.0 }, "outliers": [],
             })
         );
         let mut statement = statements[0].clone();

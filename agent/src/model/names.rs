@@ -120,6 +120,7 @@ attributes! {
     QUERY_FINGERPRINT = "querylens.query.fingerprint", "Identity of the normalised statement, 16 hexadecimal digits";
     NETWORK_IO_DIRECTION = "network.io.direction", "`receive` for requests, `transmit` for responses, seen from the server";
     SESSION_STATE = "querylens.session.state", "What the session does: active, idle, idle_in_transaction, idle_in_failed_transaction, starting, unknown or opaque";
+    TRANSACTION_OUTCOME = "querylens.transaction.outcome", "How the transaction ended: committed or rolled_back; the latter also with its connection";
     WIRE_STRATEGY = "querylens.wire.strategy", "How the agent attaches to the server: boundary, socket, syscall or none";
     LOSS_CAUSE = "querylens.loss.cause", "Why something was lost, cut or refused";
     SESSION_TRANSPORT = "querylens.session.transport", "Over what the sessions seen so far came: unix, tcp, tcp+unix or none";
@@ -214,6 +215,11 @@ metrics! {
         "Connections accepted", &[a::DB_SYSTEM_NAME];
     SERVER_CONNECT_FAILURES = "querylens.server.connect_failures", "{connection}", Counter,
         "Connection attempts refused", &[a::DB_SYSTEM_NAME, a::DB_RESPONSE_STATUS_CODE, a::ERROR_TYPE];
+    SERVER_TRANSACTION_DURATION = "querylens.server.transaction.duration", "s", Histogram,
+        "Time from the statement that opened a transaction block to the end of the one that ended it",
+        &[a::DB_SYSTEM_NAME, a::TRANSACTION_OUTCOME];
+    SERVER_TRANSACTION_IDLE = "querylens.server.transaction.idle", "s", Counter,
+        "Time within transaction blocks that ended in which the server waited for its client", &[a::DB_SYSTEM_NAME];
     SERVER_LOSSES = "querylens.server.losses", "{event}", Counter,
         "Losses that hit the server's sessions, by cause", &[a::DB_SYSTEM_NAME, a::LOSS_CAUSE];
     SERVER_VISIBLE = "querylens.server.visible", "{server}", UpDownCounter,

@@ -46,6 +46,13 @@ pub struct TransactionStats {
     pub idle: Duration,
 }
 
+impl TransactionStats {
+    /// Durations under the values of `querylens.transaction.outcome`.
+    pub fn outcomes(&self) -> [(&'static str, &Histogram); 2] {
+        [("committed", &self.committed), ("rolled_back", &self.rolled_back)]
+    }
+}
+
 /// Statistics of one (instance, database, user, fingerprint), cumulative since the agent found it.
 #[derive(Clone, Debug, Default)]
 pub struct StatementStats {

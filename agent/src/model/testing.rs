@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     AgentStats, ByCode, Code, Container, Digest, Engine, Instance, InstanceSnapshot, Listen, ServerKey, SessionCounts,
-    Snapshot, StatementSnapshot, StatementStats, WireState,
+    Snapshot, StatementSnapshot, StatementStats, TransactionStats, WireState,
 };
 
 /// Characters that each format has to escape or replace.
@@ -46,6 +46,14 @@ pub(crate) fn busy_statement() -> StatementSnapshot {
     row
 }
 
+/// Two transactions that were committed (2 and 4 ms) and one that was rolled back (30 ms), 1.5 s of waiting in them.
+fn transactions() -> TransactionStats {
+    let mut stats = TransactionStats { idle: Duration::from_millis(1_500), ..TransactionStats::default() };
+    [2, 4].into_iter().for_each(|millis| stats.committed.record(Duration::from_millis(millis)));
+    stats.rolled_back.record(Duration::from_millis(30));
+    stats
+}
+
 /// The server `postgresql:5432` without sessions or statements.
 pub(crate) fn server() -> InstanceSnapshot {
     let instance = Instance {
@@ -72,7 +80,7 @@ pub(crate) fn server() -> InstanceSnapshot {
             *failures.at(None) += 1;
             failures
         },
-        transactions: super::TransactionStats::default(),
+        transactions: transactions(),
         outliers: Vec::new(),
         statements: Vec::new(),
         losses: BTreeMap::from([("desynchronised", 6)]),

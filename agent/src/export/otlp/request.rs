@@ -102,6 +102,12 @@ impl Builder {
             &metric::SERVER_CONNECT_FAILURES,
             failures.map(|(code, count)| (attributes::failure(*code), *count)),
         );
+        let outcomes = server.transactions.outcomes().into_iter().filter(|(_, durations)| durations.count() > 0);
+        out.histogram(
+            &metric::SERVER_TRANSACTION_DURATION,
+            outcomes.map(|(outcome, durations)| (vec![(a::TRANSACTION_OUTCOME, outcome.into())], durations)),
+        );
+        out.number(&metric::SERVER_TRANSACTION_IDLE, [(Vec::new(), server.transactions.idle.as_secs_f64())]);
         out.number(&metric::SERVER_LOSSES, by_cause(&server.losses));
         let visible = u64::from(server.wire.state == "visible");
         out.number(&metric::SERVER_VISIBLE, [(vec![(a::WIRE_STRATEGY, server.wire.strategy.into())], visible)]);

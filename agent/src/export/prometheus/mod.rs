@@ -93,9 +93,26 @@ impl Exporter {
         }
         let mut out = Writer::new(format);
         self.write_statements(&servers, &mut out);
+        self.write_transactions(&servers, &mut out);
         write_servers(&servers, &mut out);
         write_agent(snapshot, &mut out);
         out.finish()
+    }
+
+    fn write_transactions(&self, servers: &[Server<'_>], out: &mut Writer) {
+        let mut family = out.family(&metric::SERVER_TRANSACTION_DURATION);
+        for Server { server, labels, .. } in servers {
+            for (outcome, durations) in server.transactions.outcomes() {
+                let labels = labels.with(&[(a::TRANSACTION_OUTCOME, outcome.into())]);
+                let buckets = self.config.buckets.count(durations);
+                family.histogram(&labels, &buckets, durations.count(), durations.sum());
+            }
+        }
+
+        let mut family = out.family(&metric::SERVER_TRANSACTION_IDLE);
+        for Server { server, labels, .. } in servers {
+            family.sample(labels, server.transactions.idle.as_secs_f64());
+        }
     }
 
     fn write_statements(&self, servers: &[Server<'_>], out: &mut Writer) {
@@ -305,6 +322,12 @@ mod tests {
         assert_eq!(read.values("querylens_server_sessions", &[first]).len(), 7);
         assert_eq!(read.value("querylens_server_connects_total", &[first]), 12.0);
         assert_eq!(read.value("querylens_server_connect_failures_total", &[("db_response_status_code", "28P01")]), 2.0);
+        let transactions = |outcome| {
+            let labels = [first, ("querylens_transaction_outcome", outcome)];
+            read.value("querylens_server_transaction_duration_seconds_count", &labels)
+        };
+        assert_eq!((transactions("committed"), transactions("rolled_back")), (2.0, 1.0));
+        assert_eq!(read.value("querylens_server_transaction_idle_seconds_total", &[first]), 1.5);
         assert_eq!(read.value("querylens_server_losses_total", &[("querylens_loss_cause", "desynchronised")]), 6.0);
         assert_eq!(read.value("querylens_server_visible", &[first, ("querylens_wire_strategy", "boundary")]), 1.0);
         assert_eq!(read.value("querylens_server_visible", &[second, ("querylens_wire_strategy", "none")]), 0.0);

@@ -10,8 +10,7 @@ use hashbrown::HashMap;
 use crate::{
     model::{
         ByCode, Counted, Digest, Ending, Instance, InstanceSnapshot, Kind, Outlier, Policy, SessionCounts,
-        SessionState, Statement, StatementSnapshot, StatementStats, Status, Subject, Text, Transaction,
-        TransactionStats, WireState,
+        SessionState, Statement, StatementSnapshot, StatementStats, Status, Subject, Text, TransactionStats, WireState,
     },
     sql::Normaliser,
 };

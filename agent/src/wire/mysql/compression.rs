@@ -43,6 +43,8 @@ enum Content {
     Zstd(Box<Zstd>),
     /// Not at all: something before it was not captured, or all content is there.
     Skipped,
+    /// It is damaged. What came before the damage was given out, as it is where that came earlier.
+    Damaged,
 }
 
 /// Undoes compression of one direction.
@@ -125,7 +127,14 @@ impl Unpacker {
                     continue;
                 }
                 Content::Undecided => (0, 0),
-                Content::Zlib(zlib) => inflate(zlib, seen, &mut piece[..room])?,
+                Content::Damaged => return Err(Lost),
+                Content::Zlib(zlib) => {
+                    let Inflated { taken, made, ended } = inflate(zlib, seen, &mut piece[..room])?;
+                    if ended && made < self.left {
+                        self.content = Content::Damaged;
+                    }
+                    (taken, made)
+                }
                 Content::Zstd(zstd) => match zstd.decode(seen, self.packed == seen.len(), &mut piece[..room])? {
                     Some(made) => (seen.len(), made),
                     None => {
@@ -188,17 +197,20 @@ fn hide(chunk: &mut Chunk<'_>, lacking: usize) -> usize {
     hidden
 }
 
-/// Bytes taken and made.
-fn inflate(zlib: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<(usize, usize), Lost> {
+struct Inflated {
+    taken: usize,
+    made: usize,
+    /// Nothing will come behind it: the stream has ended or is damaged. A wrong checksum is no damage, since it is not waited for.
+    ended: bool,
+}
+
+fn inflate(zlib: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<Inflated, Lost> {
     let before = (zlib.total_in(), zlib.total_out());
-    let status = zlib.decompress(input, output, FlushDecompress::None).map_err(|_| Lost)?;
+    let status = zlib.decompress(input, output, FlushDecompress::None);
     let (taken, made) = ((zlib.total_in() - before.0) as usize, (zlib.total_out() - before.1) as usize);
-    match status {
-        // The content ends too early, or nothing moves.
-        Status::StreamEnd if made < output.len() => Err(Lost),
-        _ if taken == 0 && made == 0 && !input.is_empty() => Err(Lost),
-        _ => Ok((taken, made)),
-    }
+    let ended = !matches!(status, Ok(Status::Ok | Status::BufError));
+    let stuck = taken == 0 && !input.is_empty();
+    if made == 0 && (ended || stuck) { Err(Lost) } else { Ok(Inflated { taken, made, ended }) }
 }
 
 /// A zstd frame, a block at a time: so much is never unpacked before it is given out.

@@ -209,3 +209,29 @@ fn nothing_is_kept_between_two_envelopes() {
         assert!(format!("{:?}", session.machine).contains("Unpacker(0 bytes to come, 0 unpacked)"));
     }
 }
+
+/// Guarantees: however the bytes come, content counts up to the same place.
+#[test]
+fn damaged_content_gives_the_same_statements_in_any_parts() {
+    let request = zlib(0, &query("select 'x' from a_table where a_column = 1"));
+    let response = zlib(1, &rows(40));
+    for (damaged, other, is_request) in [(&request, &response, true), (&response, &request, false)] {
+        for at in 7..damaged.len() {
+            let mut bytes = damaged.clone();
+            bytes[at] ^= 0x55;
+            let run = |size: usize| {
+                let mut session = started();
+                let (request, response) = if is_request { (&bytes, other) } else { (other, &bytes) };
+                for (direction, bytes) in [(Direction::Request, request), (Direction::Response, response)] {
+                    session.now += 10;
+                    for part in bytes.chunks(size) {
+                        session.machine.data(direction, Timestamp(session.now), part, part.len(), &mut session.events);
+                    }
+                }
+                session.close();
+                session.statements().iter().map(|statement| format!("{statement:?}")).collect::<Vec<_>>()
+            };
+            assert_eq!(run(usize::MAX), run(1), "byte {at}, request {is_request}");
+        }
+    }
+}

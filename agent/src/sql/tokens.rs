@@ -26,7 +26,7 @@ pub(super) enum Kind {
     Operator,
     /// `:`
     Colon,
-    /// `::`
+    /// `::` of PostgreSQL.
     Cast,
     /// `@` of MySQL.
     At,
@@ -146,7 +146,8 @@ impl<'a> Lexer<'a> {
             b')' => self.punctuation(1, Kind::CloseParen),
             b'[' => self.punctuation(1, Kind::OpenBracket),
             b']' => self.punctuation(1, Kind::CloseBracket),
-            b':' if self.sees(b"::") => self.punctuation(2, Kind::Cast),
+            b':' if self.sees(b"::") && self.postgres() => self.punctuation(2, Kind::Cast),
+            b':' if self.sees(b"::") => self.punctuation(2, Kind::Operator),
             b':' if self.sees(b":=") => self.punctuation(2, Kind::Operator),
             b':' => self.punctuation(1, Kind::Colon),
             b'{' | b'}' => self.punctuation(1, Kind::Operator),

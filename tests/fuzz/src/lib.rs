@@ -1,9 +1,82 @@
-//! What the two targets for protocol machines share: an input as a sequence of things that happen on a connection.
+//! What the targets hold. Inputs that failed once are in `seeds`; `tests/tests/fuzz_seeds.rs` replays them without a fuzzer.
 
+use agent_ebpf::{HEADER_LEN, decode, segments};
 use querylens::{
     model::{Engine, Text, Timestamp},
+    replay::{Choice, profile::Profile, replay},
+    sql::Normaliser,
     wire::{Direction, Event, machine},
 };
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("wire_postgres", wire_postgres),
+    ("wire_mysql", wire_mysql),
+    ("sql_normalise", sql_normalise),
+    ("pcap", pcap),
+    ("record", record),
+];
+
+/// The PostgreSQL machine: whatever happens on a connection, and however its bytes are cut.
+pub fn wire_postgres(input: &[u8]) {
+    check(Engine::Postgresql, input);
+}
+
+/// The MySQL machine: whatever happens on a connection, and however its bytes are cut.
+pub fn wire_mysql(input: &[u8]) {
+    check(Engine::Mysql, input);
+}
+
+/// Texts of statements, of every engine: a normalised text is bounded and normalises to itself.
+pub fn sql_normalise(input: &[u8]) {
+    /// `sql` cuts a normalised text at 8 KiB; what marks the cut comes on top.
+    const BOUND: usize = (8 << 10) + 64;
+    let Some((first, text)) = input.split_first() else { return };
+    let engine = [Engine::Postgresql, Engine::Mysql, Engine::Mariadb][usize::from(first & 0x7f) % 3];
+    let mut normaliser = Normaliser::default();
+    let digest = normaliser.digest(engine, text, first & 0x80 != 0);
+    assert!(digest.text.len() <= BOUND, "{} bytes", digest.text.len());
+    assert!(digest.summary.len() <= 255, "{} bytes", digest.summary.len());
+    if &*digest.text == "<unparsable>" || digest.text.ends_with(" ...") {
+        return;
+    }
+    let again = normaliser.digest(engine, digest.text.as_bytes(), false);
+    assert_eq!((&digest.text, digest.fingerprint), (&again.text, again.fingerprint));
+}
+
+/// Capture files: whatever the bytes, a replay ends, and what it says of statements holds together.
+pub fn pcap(file: &[u8]) {
+    let mut profile = Profile::new(true);
+    let mut executions = 0u64;
+    let coverage = replay(file, &Choice::default(), &mut |execution| {
+        executions += 1;
+        let statement = execution.statement;
+        assert!(statement.start <= statement.end);
+        assert!(statement.first_byte.is_none_or(|first| first <= statement.end));
+        profile.add(execution);
+        Ok(())
+    });
+    if let Ok(coverage) = coverage {
+        assert!(coverage.packets > 0 || executions == 0);
+        let _ = (coverage.troubles(), coverage.left_alone());
+    }
+}
+
+/// Records as they lie in the ring buffer: whatever the bytes, decoding gives what lies within them.
+pub fn record(bytes: &[u8]) {
+    let Ok(record) = decode(bytes) else { return };
+    assert!(record.payload.len() + HEADER_LEN <= bytes.len());
+    assert_eq!(record.payload.len(), record.header.captured as usize);
+    let mut carried = 0;
+    for (captured, true_len) in segments(record.payload) {
+        assert!(captured.len() <= true_len);
+        carried += captured.len() + 4;
+    }
+    assert!(carried <= record.payload.len());
+}
 
 /// Bytes of one operation: kind, time step, length (two bytes), missing.
 const OPERATION: usize = 5;
@@ -77,7 +150,7 @@ fn statement(event: &Event) -> Option<String> {
 }
 
 /// Feeds an input whole, byte by byte and in parts: the statements are the same.
-pub fn check(engine: Engine, input: &[u8]) {
+fn check(engine: Engine, input: &[u8]) {
     let operations = operations(input);
     let whole = run(engine, &operations, <[u8]>::len);
     // Each statement takes a message of its own; what waits for the end of a connection was sent too.

@@ -1,4 +1,4 @@
-//! The MySQL machine: whatever happens on a connection, and however its bytes are cut.
+//! See `querylens_fuzz::wire_mysql`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| querylens_fuzz::check(querylens::model::Engine::Mysql, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| querylens_fuzz::wire_mysql(input));

@@ -1,4 +1,4 @@
-//! The PostgreSQL machine: whatever happens on a connection, and however its bytes are cut.
+//! See `querylens_fuzz::wire_postgres`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| querylens_fuzz::check(querylens::model::Engine::Postgresql, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| querylens_fuzz::wire_postgres(input));

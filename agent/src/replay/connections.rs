@@ -194,6 +194,8 @@ impl<'s> Connections<'s> {
     /// Ends a connection: nothing more comes.
     fn end(&mut self, ends: &Ends, at: Timestamp, refused: bool) {
         let Some(connection) = self.table.get_mut(ends) else { return };
+        // The clock of a capture may run backwards.
+        let at = at.max(connection.seen);
         let (state, opener, context) = (&mut connection.state, connection.opener, &mut self.context);
         self.held -= connection.streams.held();
         if let State::Opening(_) | State::Followed(_) = state {

@@ -72,10 +72,10 @@ impl Machine for Mysql {
         }
         let continues = self.last == Some((direction, at));
         self.last = Some((direction, at));
-        if !continues
-            && self.session.is_unproved()
-            && let Some(foreign) = self.evidence.weigh(direction, bytes)
-        {
+        if !continues {
+            self.evidence.begin(self.session.is_unproved());
+        }
+        if let Some(foreign) = self.evidence.weigh(direction, bytes) {
             self.rival = None;
             return self.session.foreign(foreign, out);
         }

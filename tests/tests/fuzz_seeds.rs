@@ -1,5 +1,6 @@
 //! Guarantee: what a fuzz target failed on once, it does not fail on again.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a failure says on which input")]
 
 use std::{fs, path::Path};
 

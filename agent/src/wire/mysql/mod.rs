@@ -83,19 +83,17 @@ impl Machine for Mysql {
         if self.rival.is_none() && self.session.may_have_rival() {
             self.rival = Some(Box::new(self.session.rival()));
         }
-        self.session.data(direction, chunk(), continues, out);
-        if let Some(mut rival) = self.rival.take() {
-            if !self.session.is_unproved() {
-                return;
-            }
+        let proved = self.session.data(direction, chunk(), continues, out);
+        if let Some(mut rival) = self.rival.take_if(|_| !proved) {
             let mut said = Vec::new();
-            rival.data(direction, chunk(), continues, &mut said);
-            if rival.is_unproved() {
-                self.rival = Some(rival);
-            } else {
+            if rival.data(direction, chunk(), continues, &mut said) {
                 out.append(&mut said);
                 self.session = *rival;
+            } else {
+                self.rival = Some(rival);
             }
+        } else {
+            self.rival = None;
         }
     }
 

@@ -107,8 +107,15 @@ impl Session {
         Session { info: std::mem::take(&mut self.info), ..Session::default() }
     }
 
-    /// Bytes of one read or write. `continues`: they are not its first.
-    pub(super) fn data(&mut self, direction: Direction, mut chunk: Chunk<'_>, continues: bool, out: &mut Vec<Event>) {
+    /// Bytes of one read or write. `continues`: they are not its first. Whether it was proved, at their end or before they made no sense
+    /// any more, that they are read aright.
+    pub(super) fn data(
+        &mut self,
+        direction: Direction,
+        mut chunk: Chunk<'_>,
+        continues: bool,
+        out: &mut Vec<Event>,
+    ) -> bool {
         let mut result = Ok(());
         if self.compression.is_none() {
             result = self.packets(direction, &mut chunk, continues, out);
@@ -117,9 +124,7 @@ impl Session {
         if result.is_ok() && self.compression.is_some() {
             result = self.unpack(direction, &mut chunk, continues, out);
         }
-        if result.is_err() {
-            self.lost(out);
-        }
+        if result.is_err() { self.lost(out) } else { !self.is_unproved() }
     }
 
     /// An unknown number of bytes was lost.
@@ -347,15 +352,16 @@ impl Session {
         }
     }
 
-    /// The place in the stream is lost: forgets what was under way and hunts.
-    fn lost(&mut self, out: &mut Vec<Event>) {
+    /// The place in the stream is lost: forgets what was under way and hunts. Whether the place was proved before.
+    fn lost(&mut self, out: &mut Vec<Event>) -> bool {
         self.request.reset();
         self.response.reset();
         for unpacker in self.compression.iter_mut().flat_map(|unpackers| unpackers.iter_mut()) {
             unpacker.reset();
         }
         let followed = match self.phase {
-            Phase::Opaque(_) | Phase::Hunting => return,
+            Phase::Hunting => return false,
+            Phase::Opaque(_) => return true,
             Phase::Starting(_) => true,
             Phase::Commands => self.confirmed,
         };
@@ -376,6 +382,7 @@ impl Session {
             // Fetches that nobody sees cannot be added to their executions.
             prepared.take_cursors();
         }
+        followed
     }
 
     /// The session is none that can be followed.

@@ -20,8 +20,9 @@ use super::{Lost, packet::Chunk};
 
 /// Length of an envelope's header.
 const HEADER: usize = 7;
-/// Bytes that are unpacked at once.
-pub(super) const PIECE: usize = 8 * 1024;
+/// Bytes that are unpacked at once: the window of zlib, in which the decoder may hold that much. With less room it would keep, when it meets
+/// damage, what it has decoded before.
+pub(super) const PIECE: usize = 32 * 1024;
 /// Largest window of a zstd frame: that of level 3, MySQL's default, for content of any length. With a larger one the content is a hole.
 const MAX_WINDOW: u64 = 2 << 20;
 /// `Block_Maximum_Size` (RFC 8878, section 3.1.1.2.4).

@@ -102,6 +102,8 @@ mod state {
     pub(super) const FRACTION: u8 = 22;
     /// Nothing certain can be said.
     pub(super) const DOUBT: u8 = 23;
+    /// Behind the closing quote of a name: a dollar sign does not belong to it, as to a word, but begins a string.
+    pub(super) const NAME_END: u8 = 24;
     pub(super) const COUNT: usize = 32;
 }
 
@@ -227,12 +229,17 @@ const fn transition(mysql: bool, from: u8, class: u8) -> u8 {
         },
         state::DOUBLE_ESCAPE => state::DOUBLE,
         state::QUOTED_NAME => match class {
-            class::DOUBLE_QUOTE => state::WORD | RETAIN,
+            class::DOUBLE_QUOTE => state::NAME_END | RETAIN,
             _ => state::QUOTED_NAME | RETAIN,
         },
         state::BACKTICK_NAME => match class {
-            class::BACKTICK => state::WORD | RETAIN,
+            class::BACKTICK => state::NAME_END | RETAIN,
             _ => state::BACKTICK_NAME | RETAIN,
+        },
+        state::NAME_END => match class {
+            class::WORD | class::DIGIT => state::WORD | RETAIN,
+            class::DOLLAR => state::DOUBT,
+            _ => between_tokens(mysql, class),
         },
         state::DASH => match class {
             class::DASH if mysql => state::DASH_DASH | RETAIN,
@@ -487,10 +494,18 @@ mod tests {
 
     #[test]
     fn what_is_in_doubt_is_refused() {
-        for text in ["SELECT 'a\\'", "SELECT $$a$$", "SELECT 1; SELECT 2", "SELECT 'a", "/* /* */ */ SELECT 1", "a.5"] {
+        for text in [
+            "SELECT 'a\\'",
+            "SELECT $$a$$",
+            "SELECT 1; SELECT 2",
+            "SELECT 'a",
+            "/* /* */ */ SELECT 1",
+            "a.5",
+            "\"b\"$$--$$",
+        ] {
             assert_eq!(hash(dialect::POSTGRESQL, text.as_bytes()), None, "{text}");
         }
-        for text in ["/*! SELECT 1 */", "SELECT /*+ X */ 1", "/*M! x */", "SELECT `a", "\\N"] {
+        for text in ["`b`$$--$$", "/*! SELECT 1 */", "SELECT /*+ X */ 1", "/*M! x */", "SELECT `a", "\\N"] {
             assert_eq!(hash(dialect::MYSQL, text.as_bytes()), None, "{text}");
         }
         assert_eq!(hash(dialect::MYSQL, &[b' '; MAX_TEXT as usize + 1]), None);

@@ -5,6 +5,7 @@
 pub mod aggregate;
 pub mod capture;
 pub mod cli;
+pub mod collect;
 pub mod config;
 pub mod discovery;
 pub mod export;

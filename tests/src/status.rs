@@ -73,6 +73,9 @@ pub struct InstanceStatus {
     pub losses: BTreeMap<String, u64>,
     /// Rows of statistics.
     pub statements: Vec<StatementStatus>,
+    /// What the database said of itself, where it is asked.
+    #[serde(default)]
+    pub collect: serde_json::Value,
 }
 
 /// How a server's wire is seen.

@@ -24,7 +24,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{aggregate, capture, discovery, export, health, model::Problem};
+use crate::{aggregate, capture, collect, discovery, export, health, model::Problem};
 
 pub use capture::Choice;
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -52,6 +52,8 @@ pub struct Config {
     pub capture: capture::Config,
     /// How much is remembered about statements and sessions.
     pub aggregate: aggregate::Config,
+    /// What databases are asked, and as whom.
+    pub collect: collect::Config,
     /// What leaves the agent, and to where.
     pub export: export::Config,
     /// The agent's HTTP end points: `/metrics`, `/status`, `/health/live`, `/health/ready`.
@@ -64,6 +66,7 @@ impl Config {
         beneath("discovery", self.discovery.check())
             .chain(beneath("capture", self.capture.check()))
             .chain(beneath("aggregate", self.aggregate.check()))
+            .chain(beneath("collect", self.collect.check()))
             .chain(beneath("export", self.export.check()))
     }
 }

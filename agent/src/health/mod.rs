@@ -1,5 +1,6 @@
 //! The agent's own state: its status, its HTTP end points, and what it costs.
 
+pub mod collected;
 pub mod cost;
 pub mod http;
 pub mod status;
@@ -9,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use collected::Collect;
 pub use status::Status;
 
 /// The agent's HTTP end points: `/metrics`, `/status`, `/health/live`, `/health/ready`.

@@ -4,6 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration, time::UNIX_EPOCH}
 
 use serde::{Deserialize, Serialize};
 
+use super::Collect;
 use crate::model::{
     self, AgentStats, Code, Ending, Engine, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot,
     TransactionStats, Verdict,
@@ -103,6 +104,9 @@ pub struct Instance {
     pub outliers: Vec<Outlier>,
     /// Statements by total time, heaviest first.
     pub statements: Vec<Statement>,
+    /// What the database said of itself; absent where nobody asks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collect: Option<Collect>,
 }
 
 /// Transactions of a server that lasted longer than a statement.
@@ -246,7 +250,15 @@ impl Status {
             uptime_s: snapshot.at.duration_since(snapshot.start).unwrap_or_default().as_secs_f64(),
             agent: agent(&snapshot.agent),
             features: snapshot.features.iter().map(feature).collect(),
-            instances: snapshot.instances.iter().map(|server| instance(server, top)).collect(),
+            instances: snapshot
+                .instances
+                .iter()
+                .map(|server| {
+                    let collected = snapshot.collected.get(&server.instance.key);
+                    let collect = collected.map(|collected| Collect::new(collected, top));
+                    Instance { collect, ..instance(server, top) }
+                })
+                .collect(),
         }
     }
 }
@@ -315,6 +327,7 @@ fn instance(server: &InstanceSnapshot, top: Option<usize>) -> Instance {
         transactions: transactions(&server.transactions),
         outliers: server.outliers.iter().map(outlier).collect(),
         statements: heaviest.into_iter().map(statement).collect(),
+        collect: None,
     }
 }
 
@@ -390,7 +403,7 @@ fn by_code(codes: impl Iterator<Item = (Option<Code>, u64)>) -> BTreeMap<String,
     codes.map(|(code, count)| (Code::error_type(code).into_owned(), count)).collect()
 }
 
-fn counts(losses: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+pub(super) fn counts(losses: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
     losses.iter().map(|(cause, count)| ((*cause).to_owned(), *count)).collect()
 }
 
@@ -398,7 +411,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e6
 }
 

@@ -1,14 +1,14 @@
 //! The state of everything at one moment: what exporters, `top`, `discover` and the health endpoints render.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 
-use super::{ByCode, Digest, Ending, Histogram, Instance, Timestamp, Verdict};
+use super::{ByCode, Collected, Digest, Ending, Histogram, Instance, ServerKey, Timestamp, Verdict};
 
 /// A sum of durations of which only the mean is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -256,6 +256,8 @@ pub struct Snapshot {
     pub start: SystemTime,
     /// The servers that run now, ordered by engine and pid.
     pub instances: Vec<InstanceSnapshot>,
+    /// What those servers said of themselves, that are asked.
+    pub collected: HashMap<ServerKey, Collected>,
     /// The agent itself.
     pub agent: AgentStats,
     /// Kernel features and what else was probed at start, by name.

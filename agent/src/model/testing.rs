@@ -108,6 +108,7 @@ pub(crate) fn with_statements(statements: Vec<StatementSnapshot>) -> Snapshot {
         at: UNIX_EPOCH + Duration::from_millis(1_700_000_060_500),
         start: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         instances: vec![first, other_server()],
+        collected: Default::default(),
         agent: AgentStats {
             cpu: Duration::from_millis(1_250),
             program_time: Some(Duration::from_millis(75)),

@@ -4,6 +4,7 @@
 //! and the *servers* thread (processes → servers → hooks). Everything that talks to the outside lives on the tokio runtime and asks
 //! them for snapshots.
 
+mod collect;
 mod pipeline;
 mod servers;
 pub mod service;
@@ -26,11 +27,13 @@ use tokio::sync::oneshot;
 use crate::{
     aggregate::Aggregator,
     capture::{self, Control, Features},
+    collect::Gate,
     config::Config,
     discovery::Discovery,
     health::cost::Cost,
     model::{AgentStats, Snapshot},
 };
+use collect::Collection;
 use pipeline::{Answer, Command, Pipeline};
 use servers::{Costs, Request, Servers};
 
@@ -89,6 +92,7 @@ pub struct Runtime {
     exported: ExportLosses,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
+    collection: Option<Collection>,
     pipeline: JoinHandle<()>,
     servers: JoinHandle<()>,
 }
@@ -101,11 +105,14 @@ pub struct Snapshots {
     exported: ExportLosses,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
+    collection: Option<Collection>,
 }
 
 impl Runtime {
-    /// Loads the programs and starts the threads. Servers that run already are found within the first moments.
-    pub fn start(config: &Config) -> Result<Runtime, Error> {
+    /// Loads the programs and starts the threads. Servers that run already are found within the first moments; with a gate they are asked, too,
+    /// each question through it.
+    pub fn start(config: &Config, gate: Option<Arc<dyn Gate>>) -> Result<Runtime, Error> {
+        let collection = gate.and_then(|gate| Collection::new(config, gate));
         let (control, ring, counters) = Control::open(&config.capture).map_err(|refused| refused.error)?;
         let features = control.features().clone();
         let rescan = Rescan::default();
@@ -126,6 +133,7 @@ impl Runtime {
             requests: request_queue,
             pipeline: commands.clone(),
             rescan,
+            collection: collection.clone(),
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         Ok(Runtime {
@@ -134,6 +142,7 @@ impl Runtime {
             exported: ExportLosses::default(),
             commands,
             requests,
+            collection,
             pipeline: thread("ql-pipeline").spawn(move || pipeline.run())?,
             servers: thread("ql-servers").spawn(move || servers.run())?,
         })
@@ -147,6 +156,7 @@ impl Runtime {
             exported: self.exported.clone(),
             commands: self.commands.clone(),
             requests: self.requests.clone(),
+            collection: self.collection.clone(),
         }
     }
 
@@ -154,12 +164,17 @@ impl Runtime {
     pub async fn stop(self) -> Result<Snapshot, Error> {
         let snapshots = self.snapshots();
         let costs = snapshots.costs().await?;
+        let collection = self.collection.as_ref();
+        let collected = collection.map(|collection| collection.collected(&mut [])).unwrap_or_default();
+        if let Some(collection) = collection {
+            collection.stop();
+        }
         let _ = self.requests.send(Request::Stop);
         let joined = |thread: JoinHandle<()>| tokio::task::spawn_blocking(move || thread.join());
         let _ = joined(self.servers).await;
         let answer = snapshots.ask(Command::Finish).await?;
         let _ = joined(self.pipeline).await;
-        Ok(snapshots.assemble(answer, costs))
+        Ok(Snapshot { collected, ..snapshots.assemble(answer, costs) })
     }
 }
 
@@ -193,10 +208,14 @@ impl Snapshots {
             Ok(cost) => cost.store(&mut agent),
             Err(error) => tracing::warn!(%error, "the agent's own cost could not be read"),
         }
+        let mut instances = answer.instances;
+        let collection = self.collection.as_ref();
+        let collected = collection.map(|collection| collection.collected(&mut instances)).unwrap_or_default();
         Snapshot {
             at: SystemTime::now(),
             start: self.start,
-            instances: answer.instances,
+            instances,
+            collected,
             agent,
             features: self.features.rows().map(|(name, verdict)| (name, verdict.clone())).to_vec(),
         }

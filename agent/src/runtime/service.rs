@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::{Error, Runtime, Snapshots};
 use crate::{
+    collect::Open,
     config::Config,
     export::{
         self,
@@ -79,7 +80,8 @@ pub async fn serve(config: &Config) -> Result<(), ServiceError> {
             .map_err(|error| ServiceError::Otlp { index, error })
     });
     let exporters = exporters.collect::<Result<Vec<_>, _>>()?;
-    let runtime = Runtime::start(config)?;
+    // The breaker that stops asking a database that suffers will be this gate.
+    let runtime = Runtime::start(config, Some(Arc::new(Open)))?;
     let snapshots = runtime.snapshots();
     let (stop, stopped) = watch::channel(());
     let mut tasks = JoinSet::new();
@@ -118,7 +120,8 @@ pub async fn watch<T>(
     every: Duration,
     show: impl AsyncFnOnce(watch::Receiver<Arc<Snapshot>>) -> T,
 ) -> Result<T, ServiceError> {
-    let runtime = Runtime::start(config)?;
+    // Only what costs the databases nothing.
+    let runtime = Runtime::start(config, None)?;
     let snapshots = runtime.snapshots();
     let (sender, receiver) = watch::channel(Arc::new(snapshots.take().await?));
     let feeder = tokio::spawn(async move {

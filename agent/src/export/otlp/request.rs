@@ -23,7 +23,8 @@ use crate::{
         attributes::{self, Attributes, Value, cut},
     },
     model::{
-        Code, Histogram, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
+        self, Code, Collected, Histogram, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
+        database_names,
         histogram::{OFFSET, SCALE},
         names::{AGENT, Instrument, Metric, RECEIVE, TRANSMIT, attribute as a, metric},
     },
@@ -71,14 +72,20 @@ impl Builder {
         for (server, rows) in snapshot.instances.iter().zip(statements) {
             let start = *self.starts.entry(server.instance.key).or_insert(since);
             let span = Span { start: nanos(start), end: nanos(snapshot.at) };
-            resources.push(self.server(server, &rows, span));
+            resources.push(self.server(server, &rows, snapshot.collected.get(&server.instance.key), span));
         }
         let span = Span { start: nanos(snapshot.start), end: nanos(snapshot.at) };
         resources.push(self.agent(snapshot, span));
         ExportMetricsServiceRequest { resource_metrics: resources }
     }
 
-    fn server(&self, server: &InstanceSnapshot, rows: &[Cow<'_, StatementSnapshot>], span: Span) -> ResourceMetrics {
+    fn server(
+        &self,
+        server: &InstanceSnapshot,
+        rows: &[Cow<'_, StatementSnapshot>],
+        collected: Option<&Collected>,
+        span: Span,
+    ) -> ResourceMetrics {
         let instance = &server.instance;
         let engine = instance.engine.name();
         let mut resource: Attributes<'_> = vec![
@@ -105,6 +112,10 @@ impl Builder {
         out.number(&metric::SERVER_LOSSES, by_cause(&server.losses));
         let visible = u64::from(server.wire.state == "visible");
         out.number(&metric::SERVER_VISIBLE, [(vec![(a::WIRE_STRATEGY, server.wire.strategy.into())], visible)]);
+        let mut collected = collected.map(attributes::collected).unwrap_or_default();
+        for metric in database_names::all() {
+            out.number(metric, collected.remove(metric.name).unwrap_or_default());
+        }
         self.resource(resource, out)
     }
 
@@ -231,6 +242,15 @@ impl From<u64> for Number {
 impl From<f64> for Number {
     fn from(number: f64) -> Number {
         Number(number_data_point::Value::AsDouble(number))
+    }
+}
+
+impl From<model::Value> for Number {
+    fn from(value: model::Value) -> Number {
+        Number(match value {
+            model::Value::Int(number) => number_data_point::Value::AsInt(number),
+            model::Value::Double(number) => number_data_point::Value::AsDouble(number),
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 //! statement that are zero are left out.
 
 mod buckets;
+mod collected;
 #[cfg(test)]
 mod parse;
 mod text;
@@ -94,6 +95,7 @@ impl Exporter {
         let mut out = Writer::new(format);
         self.write_statements(&servers, &mut out);
         write_servers(&servers, &mut out);
+        collected::write(&servers, snapshot, &mut out);
         write_agent(snapshot, &mut out);
         out.finish()
     }

@@ -59,7 +59,9 @@ mod tests {
             attributes: vec![(a::TYPE, "sync".into())],
             value: Value::Double(0.5),
         };
-        let points: Arc<[Point]> = [point("scheduled", Value::Int(7)), lag, point("requested", Value::Int(-1))].into();
+        // A standby whose clock is ahead.
+        let behind = Point { metric: &m::REPLAY_DELAY, attributes: Vec::new(), value: Value::Int(-1) };
+        let points: Arc<[Point]> = [point("scheduled", Value::Int(7)), lag, behind].into();
         let key = snapshot.instances[0].instance.key;
         let collected = Collected { points: BTreeMap::from([(Question::Server, points)]), ..Collected::default() };
         snapshot.collected.insert(key, collected);
@@ -68,7 +70,7 @@ mod tests {
         let server = ("service_instance_id", "00000000-0000-0000-0000-000000001234");
         let name = "postgresql_bgwriter_checkpoint_count_total";
         assert_eq!(read.value(name, &[server, ("type", "scheduled")]), 7.0);
-        assert_eq!(read.value(name, &[server, ("type", "requested")]), -1.0);
+        assert_eq!(read.value("querylens_postgresql_replication_replay_delay_seconds", &[server]), -1.0);
         assert_eq!(read.value("postgresql_bgwriter_duration_milliseconds_total", &[server, ("type", "sync")]), 0.5);
     }
 }

@@ -193,6 +193,9 @@ fn namespace(database: &str, schema: Option<&str>) -> Arc<str> {
     }
 }
 
+/// A metric whose points differ in one attribute: metric, attribute, and for each column the attribute's value.
+type Kinds = (&'static Metric, &'static str, &'static [(&'static str, &'static str)]);
+
 fn add_tables(rows: &Rows, database: &str, points: &mut Points) -> Result<(), Malformed> {
     const BLOCKS: &[(&str, &str)] = &[
         ("heap_blks_read", "heap_read"),
@@ -207,7 +210,7 @@ fn add_tables(rows: &Rows, database: &str, points: &mut Points) -> Result<(), Ma
     const OPERATIONS: &[(&str, &str)] =
         &[("n_tup_ins", "ins"), ("n_tup_upd", "upd"), ("n_tup_del", "del"), ("n_tup_hot_upd", "hot_upd")];
     const ROWS: &[(&str, &str)] = &[("n_live_tup", "live"), ("n_dead_tup", "dead")];
-    const KINDS: &[(&Metric, &str, &[(&str, &str)])] =
+    const KINDS: &[Kinds] =
         &[(&m::BLOCKS_READ, a::SOURCE, BLOCKS), (&m::OPERATIONS, a::OPERATION, OPERATIONS), (&m::ROWS, a::STATE, ROWS)];
     const PLAIN: &[(&str, &Metric)] = &[
         ("seq_scan", &m::SEQUENTIAL_SCANS),

@@ -134,6 +134,13 @@ impl Agent {
         Status::parse(&body)
     }
 
+    /// Its metrics now, as Prometheus reads them.
+    pub fn metrics(&self) -> Result<String> {
+        let (code, body) = http::get(self.address, "/metrics")?;
+        ensure!(code == 200, "GET /metrics: {code} {body}");
+        Ok(body)
+    }
+
     /// Its status once no count has moved for 600 ms: everything that was under way has arrived.
     pub fn settled(&self) -> Result<Status> {
         const PAUSE: Duration = Duration::from_millis(200);

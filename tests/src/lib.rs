@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod http;
 pub mod layout;
 pub mod load;
+pub mod metrics;
 pub mod oracle;
 pub mod process;
 pub mod recorded;

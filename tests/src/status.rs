@@ -120,6 +120,9 @@ pub struct StatementStatus {
     pub p99_us: f64,
     /// Microseconds.
     pub max_us: f64,
+    /// What the server and the kernel know of it, where the server is asked.
+    #[serde(default)]
+    pub known: serde_json::Value,
 }
 
 impl Status {

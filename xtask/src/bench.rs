@@ -30,6 +30,8 @@ enum Benchmark {
     Fidelity,
     /// CPU time and memory of the agent against what it has to watch.
     Scale,
+    /// What asking a database costs the database.
+    Collect,
     /// The protocol machines on recorded traffic, on one core.
     Wire,
     /// The normaliser on statements of about 120 bytes, on one core.
@@ -42,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Benchmark::Overhead => on_servers("overhead", &options.options),
         Benchmark::Fidelity => on_servers("fidelity", &options.options),
         Benchmark::Scale => on_servers("scale", &options.options),
+        Benchmark::Collect => on_servers("collect", &options.options),
         Benchmark::Wire => with_criterion("wire", &options.options),
         Benchmark::Sql => with_criterion("sql", &options.options),
     }

@@ -23,6 +23,9 @@ pub(super) const CPU: &str = "CPU";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) session: i64,
+    /// The process or thread that serves it, as the server numbers it.
+    pub(super) task: Option<i64>,
+    pub(super) user: Option<Arc<str>>,
     pub(super) database: Option<Arc<str>>,
     pub(super) state: Arc<str>,
     /// It executes a statement.

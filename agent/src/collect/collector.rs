@@ -1,6 +1,7 @@
 //! Asks one server its questions, each when it is due, and publishes the answers.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -14,17 +15,20 @@ use tracing::{debug, info, warn};
 
 use super::{
     activity,
+    budget::Budget,
     config::Config,
     facts::Facts,
     failure::Failure,
-    gate::Gate,
+    gate::{Gate, Held},
     history::History,
+    kernel::Tasks,
     ladder::{Fallen, Rung, WIRE_ONLY, climb},
     login::{self, Way, remedy},
     mysql,
     own::OwnStatements,
     points::Points,
     postgres::{self, tables::Tables},
+    samples::Samples,
     schedule::{Backoff, Schedule},
     session::Session,
     settings::Settings,
@@ -36,6 +40,10 @@ use crate::model::{Asked, Attempt, Collected, Engine, Instance, Question, Standi
 const FACTS_INTERVAL: Duration = Duration::from_secs(300);
 /// How often the waits of the last hour are summed up.
 const SHARES_INTERVAL: Duration = Duration::from_secs(10);
+/// Connections to one server.
+const MAX_CONNECTIONS: usize = 2;
+/// How long the agent waits for sessions that it gave up to end before it looks again.
+const ABANDONED_PAUSE: Duration = Duration::from_secs(5);
 /// After so long a connection, a lost one is made again soon.
 const STABLE: Duration = Duration::from_secs(60);
 
@@ -49,9 +57,17 @@ pub struct Collector {
     own: OwnStatements,
     statements: Statements,
     history: History,
+    samples: Samples,
     settings: Settings,
     tables: Tables,
     fallen: Fallen,
+    /// What the questions cost the server.
+    budgets: BTreeMap<Question, Budget>,
+    /// The server's processes or threads; `None` until the first login, and where they cannot be seen.
+    tasks: Option<Tasks>,
+    /// Processes or threads of the server that served connections which the agent has closed without an answer: a stopped one lives on, and counts
+    /// as a connection.
+    abandoned: Vec<i64>,
     started: Instant,
     /// When the waits were last summed up.
     shared: Option<Instant>,
@@ -87,9 +103,13 @@ impl Collector {
             own,
             statements: Statements::new(instance.engine, config.max_statements),
             history: History::default(),
+            samples: Samples::new(config.max_statements),
             settings: Settings::default(),
             tables: Tables::default(),
             fallen: Fallen::default(),
+            budgets: BTreeMap::new(),
+            tasks: None,
+            abandoned: Vec::new(),
             started: Instant::now(),
             shared: None,
             database: None,
@@ -106,7 +126,10 @@ impl Collector {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new();
         loop {
-            if let Some((way, mut session)) = self.log_in().await {
+            let login = self.log_in().await;
+            // What the gate holds back is no attempt that failed.
+            let held = login.as_ref().err().and_then(|held| held.as_ref()).map(|held| held.pause);
+            if let Ok((way, mut session)) = login {
                 let began = Instant::now();
                 info!(server = %self.instance.label(), %way, "logged in");
                 let end = self.watch(&way, &mut session).await;
@@ -127,13 +150,13 @@ impl Collector {
             if self.published.is_closed() {
                 return;
             }
-            sleep(backoff.pause(fastrand::f64())).await;
+            sleep(held.unwrap_or_else(|| backoff.pause(fastrand::f64()))).await;
         }
     }
 
     /// Logs in once and tells where each question would stand.
     pub async fn explain(mut self) -> Collected {
-        if let Some((_, mut session)) = self.log_in().await
+        if let Ok((_, mut session)) = self.log_in().await
             && let Err(failure) = self.read_facts(&mut session).await
         {
             debug!(reason = %failure.reason, "the facts could not be read");
@@ -141,20 +164,22 @@ impl Collector {
         self.published.borrow().clone()
     }
 
-    /// Tries the ways of logging in, one after the other.
-    async fn log_in(&mut self) -> Option<(Way, Session)> {
+    /// Tries the ways of logging in, one after the other; `Err` with what held the agent back from trying, if something did.
+    async fn log_in(&mut self) -> Result<(Way, Session), Option<Held>> {
         let (ways, mut attempts) = login::ways(&self.config, &self.instance, &self.proc_root);
-        let mut found = None;
+        let (mut found, mut held_back) = (None, None);
+        let abandoned = self.still_abandoned();
         for way in ways {
             let attempt = |verdict| Attempt { way: way.to_string(), verdict };
-            if let Err(why) = self.admit(Question::Facts) {
-                attempts.push(attempt(Verdict::Broken(format!("not tried: {why}"))));
+            if let Err(held) = self.admit_login(abandoned) {
+                attempts.push(attempt(Verdict::Broken(format!("not tried: {}", held.why))));
+                held_back = Some(held);
                 break;
             }
             let began = Instant::now();
             let dialled = way.dial(self.database.as_deref()).await;
             let asked = dialled.as_ref().map_or_else(|failure| failure.asked, |_| Asked::Answered);
-            self.done(Question::Facts, asked, began.elapsed());
+            self.done(Question::Facts, asked, began.elapsed(), Duration::ZERO);
             match dialled {
                 Ok(session) => {
                     attempts.push(attempt(Verdict::Ok));
@@ -181,7 +206,7 @@ impl Collector {
             }
             collected.login = way;
         });
-        found
+        found.ok_or(held_back)
     }
 
     /// Asks what is due until the connection is of no use any more.
@@ -190,6 +215,7 @@ impl Collector {
             Ok(facts) => facts,
             Err(failure) => return End::Lost(failure),
         };
+        self.tasks = Tasks::of(&self.proc_root, self.instance.engine, self.instance.key.pid);
         let config = &self.config;
         let questions = [
             (Question::Activity, config.activity_interval.0),
@@ -216,7 +242,12 @@ impl Collector {
                 question => match self.turn(question, way, session, &facts).await {
                     Ok(Some(end)) => return end,
                     Ok(None) => {}
-                    Err(failure) => return End::Lost(failure),
+                    Err(failure) => {
+                        if failure.asked == Asked::TimedOut {
+                            self.abandoned.extend(facts.task);
+                        }
+                        return End::Lost(failure);
+                    }
                 },
             }
             schedule.done(question, Instant::now(), fastrand::f64());
@@ -226,8 +257,8 @@ impl Collector {
 
     /// Reads the facts, and climbs all ladders anew.
     async fn read_facts(&mut self, session: &mut Session) -> Result<Facts, Failure> {
-        if let Err(why) = self.admit(Question::Facts) {
-            return Err(Failure { asked: Asked::Failed, reason: format!("not asked: {why}"), fatal: false });
+        if let Err(held) = self.admit(Question::Facts) {
+            return Err(Failure { asked: Asked::Failed, reason: format!("not asked: {}", held.why), fatal: false });
         }
         let began = Instant::now();
         let asked = match self.instance.engine {
@@ -235,7 +266,7 @@ impl Collector {
             engine => mysql::facts::ask(session, &mut self.own, engine).await,
         };
         let outcome = asked.as_ref().map_or_else(|failure| failure.asked, |_| Asked::Answered);
-        self.done(Question::Facts, outcome, began.elapsed());
+        self.done(Question::Facts, outcome, began.elapsed(), Duration::ZERO);
         let facts = asked?;
         self.fallen.clear();
         self.publish_standings(&facts);
@@ -253,7 +284,7 @@ impl Collector {
 
     fn publish_standings(&self, facts: &Facts) {
         let questions = Question::ALL.into_iter().filter(|question| *question != Question::Facts);
-        let standings = questions.map(|question| climb(question, self.rungs(question), facts, &self.fallen)).collect();
+        let standings = questions.map(|question| self.standing(question, facts)).collect();
         self.published.send_modify(|collected| collected.standings = standings);
     }
 
@@ -270,19 +301,42 @@ impl Collector {
             .collect()
     }
 
-    fn admit(&self, question: Question) -> Result<(), String> {
-        self.gate.admit(&self.instance, question).inspect_err(|_| {
-            self.published.send_modify(|collected| collected.tallies.entry(question).or_default().held += 1);
+    fn admit(&self, question: Question) -> Result<(), Held> {
+        self.gate.admit(&self.instance, question).inspect_err(|held| {
+            self.published.send_modify(|collected| {
+                let tally = collected.tallies.entry(question).or_default();
+                tally.held += 1;
+                tally.why_held = Some(held.why.as_str().into());
+            });
         })
     }
 
-    fn done(&self, question: Question, asked: Asked, took: Duration) {
+    /// Whether another connection may be made, while so many that were given up are still there.
+    fn admit_login(&self, abandoned: usize) -> Result<(), Held> {
+        if abandoned >= MAX_CONNECTIONS {
+            let why = format!("{abandoned} sessions that gave no answer have not ended yet");
+            return Err(Held { pause: ABANDONED_PAUSE, why });
+        }
+        self.admit(Question::Facts)
+    }
+
+    /// How many connections that the agent gave up still exist on the server.
+    fn still_abandoned(&mut self) -> usize {
+        let tasks = self.tasks.as_ref();
+        self.abandoned.retain(|task| tasks.is_some_and(|tasks| tasks.used(*task).is_some()));
+        self.abandoned.len()
+    }
+
+    /// A question that was admitted has ended after `took`, and cost the server `cpu`.
+    fn done(&self, question: Question, asked: Asked, took: Duration, cpu: Duration) {
         self.gate.done(&self.instance, question, asked, took);
         self.published.send_modify(|collected| {
             let tally = collected.tallies.entry(question).or_default();
             tally.asked += 1;
-            tally.failed += u64::from(asked != Asked::Answered);
+            tally.failed += u64::from(!asked.is_answered());
             tally.last = Some(asked);
+            tally.why_held = None;
+            tally.cpu = tally.cpu.saturating_add(cpu);
             tally.time = tally.time.saturating_add(took);
             if !Arc::ptr_eq(&collected.own, self.own.fingerprints()) {
                 collected.own = Arc::clone(self.own.fingerprints());
@@ -290,7 +344,7 @@ impl Collector {
         });
     }
 
-    /// Asks one question from the rung it stands on. `Err` is a lost connection.
+    /// Asks one question, if it may be asked. `Err` is a lost connection.
     async fn turn(
         &mut self,
         question: Question,
@@ -298,29 +352,62 @@ impl Collector {
         session: &mut Session,
         facts: &Facts,
     ) -> Result<Option<End>, Failure> {
-        let standing = climb(question, self.rungs(question), facts, &self.fallen);
-        if standing.rung == WIRE_ONLY || self.admit(question).is_err() {
+        if self.standing(question, facts).rung == WIRE_ONLY || self.admit(question).is_err() {
             self.forget(question);
             return Ok(None);
         }
-        let began = Instant::now();
-        let answer = self.ask(question, standing.rung, way, session, facts).await;
-        let asked = answer.as_ref().map_or_else(|failure| failure.asked, |_| Asked::Answered);
-        self.done(question, asked, began.elapsed());
+        let (began, before) = (Instant::now(), self.own_cpu(facts));
+        let answer = self.ask_down(question, way, session, facts).await;
+        let own = self.own_cpu(facts).zip(before).map(|(after, before)| after.saturating_sub(before));
+        let cpu = own.unwrap_or_default() + self.tables.take_cpu();
+        let budget = self.budgets.entry(question).or_insert_with(|| Budget::new(began));
+        let exceeded = budget.spend(Instant::now(), cpu, self.config.max_cpu_percent / 100.0);
+        let asked = match &answer {
+            Ok(_) if exceeded => Asked::TooCostly,
+            Ok(_) => Asked::Answered,
+            Err(failure) => failure.asked,
+        };
+        self.done(question, asked, began.elapsed(), cpu);
         match answer {
-            Ok(end) => Ok(end),
-            Err(failure) if failure.fatal => Err(failure),
-            Err(failure) => {
+            Err(failure) if !failure.fatal => {
                 debug!(server = %self.instance.label(), question = question.name(), reason = %failure.reason, "no answer");
                 self.forget(question);
-                if matches!(asked, Asked::Missing | Asked::Denied) {
-                    // What the facts promised does not hold: one rung down, until they are read again.
-                    self.fallen.add(question, standing.rung, failure.verdict());
-                    self.publish_standings(facts);
-                }
                 Ok(None)
             }
+            answer => answer,
         }
+    }
+
+    /// Asks from the highest rung that holds. One that does not hold though its needs are met is left for the next, until the facts are read again.
+    async fn ask_down(
+        &mut self,
+        question: Question,
+        way: &Way,
+        session: &mut Session,
+        facts: &Facts,
+    ) -> Result<Option<End>, Failure> {
+        loop {
+            let standing = self.standing(question, facts);
+            match self.ask(question, standing.rung, way, session, facts).await {
+                Err(failure) if !failure.fatal && matches!(failure.asked, Asked::Missing | Asked::Denied) => {
+                    self.fallen.add(question, standing.rung, failure.verdict());
+                    self.publish_standings(facts);
+                    if self.standing(question, facts).rung == WIRE_ONLY {
+                        return Err(failure);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn standing(&self, question: Question, facts: &Facts) -> Standing {
+        climb(question, self.rungs(question), facts, &self.fallen)
+    }
+
+    /// CPU time that the agent's own session has cost the server; `None` where that cannot be read.
+    fn own_cpu(&self, facts: &Facts) -> Option<Duration> {
+        Some(self.tasks.as_ref()?.used(facts.task?)?.on_cpu)
     }
 
     /// What is not answered any more must not be shown as if it were.
@@ -384,7 +471,10 @@ impl Collector {
             self.publish(Question::Tables, points);
             return Ok(None);
         }
-        self.tables.ask(session, &mut self.own, way, &facts.database, limit).await?;
+        // Each other database takes a connection of its own.
+        let elsewhere = self.still_abandoned() + 1 < MAX_CONNECTIONS;
+        let tasks = self.tasks.as_ref();
+        self.tables.ask(session, &mut self.own, way, &facts.database, limit, elsewhere, tasks).await?;
         self.publish(Question::Tables, self.tables.points());
         self.lost("databases_left_out", self.tables.left_out());
         if self.database.is_none() && !facts.extensions.contains_key("pg_stat_statements") {
@@ -400,17 +490,22 @@ impl Collector {
             Engine::Postgresql => postgres::activity::ask(session, &mut self.own, facts).await?,
             _ => mysql::activity::ask(session, &mut self.own, facts, rung).await?,
         };
+        let interval = self.config.activity_interval.0;
         activity::record(&seen, &mut self.history, self.started.elapsed());
+        self.samples.look(&seen, interval, |task| self.tasks.as_ref()?.used(task));
         let waits = if self.shared.is_none_or(|at| at.elapsed() >= SHARES_INTERVAL) {
             self.shared = Some(Instant::now());
             let digest = |id: &str| self.statements.digest(id).cloned();
-            activity::shares(&self.history, self.config.activity_interval.0, digest)
+            let known = self.samples.known(digest);
+            self.published.send_modify(|collected| collected.seen = known);
+            activity::shares(&self.history, interval, digest)
         } else {
             Arc::clone(&self.published.borrow().activity.waits)
         };
         let activity = Arc::new(activity::sum_up(&seen, waiters, waits));
         self.published.send_modify(|collected| collected.activity = activity);
         self.lost("waits_folded", self.history.folded());
+        self.lost("samples_omitted", self.samples.omitted());
         Ok(())
     }
 

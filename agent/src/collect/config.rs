@@ -32,6 +32,14 @@ pub struct Config {
     /// Tables, and indexes, with metrics of their own for each database, the largest first. Default: 200.
     #[schemars(range(min = 0, max = MAX_TABLES))]
     pub max_tables: usize,
+    /// CPU time that a question may cost the database, in per cent of one core; one that costs more over a minute is left alone, at first for five
+    /// minutes. Default: 1.
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub max_cpu_percent: f64,
+    /// While all tasks of the host waited for memory for more than so many per cent of the last ten seconds (`full avg10` of /proc/pressure/memory),
+    /// nothing is asked; 0 for no such limit. Default: 20.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub max_memory_pressure: f64,
     /// Monitoring users; the first entry that matches a server is taken. Default: none.
     pub users: Vec<User>,
 }
@@ -55,6 +63,8 @@ impl Default for Config {
             settings_interval: HumanDuration::from_secs(60),
             max_statements: 10_000,
             max_tables: 200,
+            max_cpu_percent: 1.0,
+            max_memory_pressure: 20.0,
             users: Vec::new(),
         }
     }
@@ -71,6 +81,8 @@ impl Config {
             Problem::out_of_range("settings_interval", &self.settings_interval, INTERVALS),
             Problem::out_of_range("max_statements", &self.max_statements, 1..=MAX_STATEMENTS),
             Problem::out_of_range("max_tables", &self.max_tables, 0..=MAX_TABLES),
+            Problem::out_of_range("max_cpu_percent", &self.max_cpu_percent, 0.01..=100.0),
+            Problem::out_of_range("max_memory_pressure", &self.max_memory_pressure, 0.0..=100.0),
         ];
         let users = self.users.iter().enumerate();
         let users =

@@ -73,8 +73,13 @@ impl<K: Eq + Hash + Clone, const N: usize> Deltas<K, N> {
         self.seen.retain(|_, seen| seen.look + REMEMBERED_LOOKS > look);
     }
 
-    /// Growth of each entry of the last look since the first one, all looks together.
+    /// Growth of each entry since the first look, all looks together, with those that the server has dropped for a while: sums over entries must not fall.
     pub(super) fn totals(&self) -> impl Iterator<Item = (&K, &[u128; N])> {
+        self.seen.iter().map(|(key, seen)| (key, &seen.total))
+    }
+
+    /// The same for the entries of the last look alone.
+    pub(super) fn present(&self) -> impl Iterator<Item = (&K, &[u128; N])> {
         self.seen.iter().filter(|(_, seen)| seen.look == self.look).map(|(key, seen)| (key, &seen.total))
     }
 

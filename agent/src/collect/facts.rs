@@ -54,6 +54,8 @@ pub(super) struct Facts {
     pub(super) account: String,
     /// Database that the agent is connected to.
     pub(super) database: String,
+    /// The process or thread that serves the agent, as the server numbers it; `None` where it does not tell.
+    pub(super) task: Option<i64>,
     /// Everything is allowed.
     pub(super) superuser: bool,
     /// PostgreSQL: it follows another server.
@@ -100,6 +102,7 @@ pub(super) fn sample(engine: Engine) -> Facts {
         version: if engine == Engine::Postgresql { 180_000 } else { 90_700 },
         account: "querylens".to_owned(),
         database: "postgres".to_owned(),
+        task: None,
         superuser: true,
         recovery: false,
         extensions: BTreeMap::new(),

@@ -4,10 +4,19 @@ use std::time::Duration;
 
 use crate::model::{Asked, Instance, Question};
 
-/// Lets questions through, or not, and learns how they ended. A circuit breaker implements it; the agent asks it for each server and question.
+/// Why a question is not asked now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Asking again earlier than after so long is of no use.
+    pub pause: Duration,
+    /// The reason, for people.
+    pub why: String,
+}
+
+/// Lets questions through, or not, and learns how they ended. The agent asks it for each server and question.
 pub trait Gate: Send + Sync {
-    /// Whether `question` may be asked of `server` now; the reason, if not. What is let through is followed by one call of [`Gate::done`].
-    fn admit(&self, server: &Instance, question: Question) -> Result<(), String>;
+    /// Whether `question` may be asked of `server` now. What is let through is followed by one call of [`Gate::done`].
+    fn admit(&self, server: &Instance, question: Question) -> Result<(), Held>;
 
     /// How it ended, and how long the answer took.
     fn done(&self, server: &Instance, question: Question, asked: Asked, took: Duration);
@@ -18,7 +27,7 @@ pub trait Gate: Send + Sync {
 pub struct Open;
 
 impl Gate for Open {
-    fn admit(&self, _: &Instance, _: Question) -> Result<(), String> {
+    fn admit(&self, _: &Instance, _: Question) -> Result<(), Held> {
         Ok(())
     }
 

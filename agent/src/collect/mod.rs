@@ -6,10 +6,12 @@
 //! - `login` finds a way in, `session` keeps its limits, `failure` tells errors apart.
 //! - `facts` are what a server is and grants, `ladder` what can be asked of it then.
 //! - `postgres` and `mysql` hold the questions, each beside the decoding of its answer.
-//! - `delta`, `statements`, `blocking`, `history`, `activity`, `settings` and `schedule` compute and do nothing else.
+//! - `kernel` reads what the server's tasks use, `budget` what the agent's own questions may.
+//! - `delta`, `statements`, `blocking`, `history`, `samples`, `activity`, `settings` and `schedule` compute and do nothing else.
 
 mod activity;
 mod blocking;
+mod budget;
 mod collector;
 pub mod config;
 mod delta;
@@ -17,6 +19,7 @@ mod facts;
 mod failure;
 mod gate;
 mod history;
+mod kernel;
 mod ladder;
 mod login;
 mod mysql;
@@ -24,6 +27,7 @@ mod own;
 mod points;
 mod postgres;
 mod row;
+mod samples;
 mod schedule;
 mod session;
 mod settings;
@@ -31,4 +35,4 @@ mod statements;
 
 pub use collector::Collector;
 pub use config::Config;
-pub use gate::{Gate, Open};
+pub use gate::{Gate, Held, Open};

@@ -115,7 +115,7 @@ impl Statements {
     pub(super) fn unknown(&self, limit: usize) -> Vec<Arc<str>> {
         let mut ids: Vec<Arc<str>> = self
             .deltas
-            .totals()
+            .present()
             .filter(|(key, _)| !self.texts.contains_key(&key.id))
             .map(|(key, _)| Arc::clone(&key.id))
             .collect();
@@ -128,7 +128,7 @@ impl Statements {
     /// Takes the text of an identity; nothing of it is kept but its digest.
     pub(super) fn learn(&mut self, id: &str, text: &str) {
         if self.texts.len() >= self.bound {
-            let used: std::collections::HashSet<&str> = self.deltas.totals().map(|(key, _)| &*key.id).collect();
+            let used: std::collections::HashSet<&str> = self.deltas.present().map(|(key, _)| &*key.id).collect();
             self.texts.retain(|id, _| used.contains(&**id));
         }
         if self.texts.len() < self.bound {
@@ -144,7 +144,7 @@ impl Statements {
         self.texts.get(id)
     }
 
-    /// All statements of the last look whose text is known, but the agent's own.
+    /// All statements whose text is known, but the agent's own.
     pub(super) fn known(&self, own: &OwnStatements) -> Vec<ServerStatement> {
         let statement = |(key, total): (&Key, &[u128; COUNTERS])| {
             let digest = self.texts.get(&key.id).filter(|digest| !own.contains(digest.fingerprint))?;

@@ -24,7 +24,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{aggregate, capture, collect, discovery, export, health, model::Problem};
+use crate::{aggregate, capture, collect, discovery, export, health, model::Problem, processors};
 
 pub use capture::Choice;
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -54,6 +54,8 @@ pub struct Config {
     pub aggregate: aggregate::Config,
     /// What databases are asked, and as whom.
     pub collect: collect::Config,
+    /// What happens to what is known before it leaves, and what keeps databases from being asked.
+    pub processors: processors::Config,
     /// What leaves the agent, and to where.
     pub export: export::Config,
     /// The agent's HTTP end points: `/metrics`, `/status`, `/health/live`, `/health/ready`.
@@ -67,6 +69,7 @@ impl Config {
             .chain(beneath("capture", self.capture.check()))
             .chain(beneath("aggregate", self.aggregate.check()))
             .chain(beneath("collect", self.collect.check()))
+            .chain(beneath("processors", self.processors.check()))
             .chain(beneath("export", self.export.check()))
     }
 }

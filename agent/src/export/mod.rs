@@ -2,6 +2,7 @@
 
 mod attributes;
 pub mod console;
+mod enriched;
 pub mod host;
 pub mod otlp;
 pub mod prometheus;

@@ -31,6 +31,8 @@ pub struct Collect {
     pub waits: Vec<Wait>,
     /// Statements by the server's own count since the agent's first look, heaviest first.
     pub statements: Vec<Statement>,
+    /// Executions on the wire by how their statements were joined with the server's: `matched`, `ambiguous`, `unmatched`.
+    pub joined: BTreeMap<String, u64>,
     /// Metrics that the server keeps, with how many points each has.
     pub metrics: BTreeMap<String, u64>,
     /// The latest changed settings.
@@ -71,10 +73,14 @@ pub struct Question {
     pub held: u64,
     /// How often there was no answer.
     pub failed: u64,
+    /// Why it is not asked now; `null` where it is.
+    pub why_held: Option<String>,
     /// How the last time ended.
     pub last: Option<String>,
     /// Mean time to the answer in milliseconds.
     pub mean_ms: f64,
+    /// CPU time of the server's that it has cost, in milliseconds.
+    pub cpu_ms: f64,
 }
 
 /// Sessions of one kind.
@@ -213,8 +219,8 @@ impl Collect {
                 .standings
                 .iter()
                 .map(|standing| {
-                    let tally = collected.tallies.get(&standing.question).copied().unwrap_or_default();
-                    question(standing, tally)
+                    let tally = collected.tallies.get(&standing.question).cloned().unwrap_or_default();
+                    question(standing, &tally)
                 })
                 .collect(),
             sessions: sessions
@@ -246,6 +252,12 @@ impl Collect {
                 })
                 .collect(),
             statements: heaviest.into_iter().map(statement).collect(),
+            joined: collected
+                .joined
+                .iter()
+                .flat_map(model::Joined::named)
+                .map(|(join, count)| (join.to_owned(), count))
+                .collect(),
             metrics,
             changes: collected
                 .changes
@@ -285,7 +297,7 @@ fn chain(chain: &model::BlockingChain) -> Chain {
     }
 }
 
-fn question(standing: &model::Standing, tally: Tally) -> Question {
+fn question(standing: &model::Standing, tally: &Tally) -> Question {
     Question {
         name: standing.question.name().to_owned(),
         rung: standing.rung.to_owned(),
@@ -293,8 +305,10 @@ fn question(standing: &model::Standing, tally: Tally) -> Question {
         asked: tally.asked,
         held: tally.held,
         failed: tally.failed,
+        why_held: tally.why_held.as_deref().map(str::to_owned),
         last: tally.last.map(|asked| asked.word().to_owned()),
         mean_ms: if tally.asked == 0 { 0.0 } else { millis(tally.time) / tally.asked as f64 },
+        cpu_ms: millis(tally.cpu),
     }
 }
 

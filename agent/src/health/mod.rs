@@ -3,6 +3,7 @@
 pub mod collected;
 pub mod cost;
 pub mod http;
+pub mod known;
 pub mod status;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use collected::Collect;
+pub use known::Known;
 pub use status::Status;
 
 /// The agent's HTTP end points: `/metrics`, `/status`, `/health/live`, `/health/ready`.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Activity, Asked, Question, ServerStatement, Verdict, names::Metric};
+use super::{Activity, Asked, Joined, Question, SeenStatement, ServerStatement, Verdict, names::Metric};
 
 /// One way of logging in, tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Standing {
 }
 
 /// How asking one question went so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// How often it was asked.
     pub asked: u64,
@@ -39,6 +39,10 @@ pub struct Tally {
     pub failed: u64,
     /// How the last time ended.
     pub last: Option<Asked>,
+    /// CPU time of the server's that it has cost, as far as that can be read.
+    pub cpu: Duration,
+    /// Why it is not asked now; `None` where it is.
+    pub why_held: Option<Arc<str>>,
     /// Time waited for answers, all together.
     pub time: Duration,
 }
@@ -93,6 +97,10 @@ pub struct Collected {
     pub statements: Arc<[ServerStatement]>,
     /// Sessions, waits and blocking.
     pub activity: Arc<Activity>,
+    /// What looks at the sessions saw of statements, cumulative since the agent's first look.
+    pub seen: Arc<[SeenStatement]>,
+    /// How the statements on the wire were joined with the server's; `None` where the server tells of none.
+    pub joined: Option<Joined>,
     /// Points of metrics, by the question that they answer.
     pub points: BTreeMap<Question, Arc<[Point]>>,
     /// The latest changed settings, the newest last.

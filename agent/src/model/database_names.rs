@@ -19,6 +19,8 @@ pub mod attribute {
     pub const INDEX_NAME: &str = "postgresql.index.name";
     /// Type of a conflict with recovery.
     pub const CONFLICT_TYPE: &str = "postgresql.conflict.type";
+    /// Name of a sequence.
+    pub const SEQUENCE_NAME: &str = "querylens.postgresql.sequence.name";
     /// Name of a replication slot.
     pub const SLOT: &str = "querylens.postgresql.slot.name";
     /// Kind of a MySQL counter.
@@ -116,6 +118,12 @@ catalogue! { postgresql, "Metrics of PostgreSQL.";
         &[n::DB_NAMESPACE, n::DB_COLLECTION_NAME];
     INVALID_INDEXES = "querylens.postgresql.index.invalid", "{index}", UpDownCounter, "Indexes that queries do not use because their creation failed",
         &[n::DB_NAMESPACE];
+    UNUSED_INDEXES = "querylens.postgresql.index.unused", "{index}", UpDownCounter,
+        "Indexes that no query has used since the statistics were reset, and that no constraint needs", &[n::DB_NAMESPACE];
+    DUPLICATE_INDEXES = "querylens.postgresql.index.duplicate", "{index}", UpDownCounter,
+        "Indexes that another one of the same table equals in columns, expressions and conditions", &[n::DB_NAMESPACE];
+    SEQUENCE_USED = "querylens.postgresql.sequence.used", "1", Gauge, "Share of its range that a sequence has used up",
+        &[n::DB_NAMESPACE, a::SEQUENCE_NAME];
     REPLAY_DELAY = "querylens.postgresql.replication.replay_delay", "s", Gauge, "On a standby, age of the last transaction replayed", &[];
 }
 

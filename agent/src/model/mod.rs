@@ -8,8 +8,10 @@ pub mod counted;
 pub mod database_names;
 pub mod digest;
 pub mod duration;
+pub mod enrichment;
 pub mod histogram;
 pub mod instance;
+pub mod kernel_use;
 pub mod names;
 pub mod printable;
 pub mod problem;
@@ -17,6 +19,7 @@ pub mod question;
 pub mod secret;
 pub mod server_statement;
 pub mod session;
+pub mod signal;
 pub mod snapshot;
 pub mod statement;
 #[cfg(test)]
@@ -32,8 +35,10 @@ pub use collected::{Attempt, Collected, Point, SettingChange, Standing, Tally, V
 pub use counted::{Counted, Ending, Policy, Subject};
 pub use digest::Digest;
 pub use duration::HumanDuration;
+pub use enrichment::{Enrichment, Join, Joined, SeenStatement};
 pub use histogram::Histogram;
 pub use instance::{Container, Engine, Instance, Listen, Pooler, ServerKey};
+pub use kernel_use::KernelUse;
 pub use printable::printable;
 pub use problem::Problem;
 pub use question::{Asked, Question};
@@ -45,6 +50,6 @@ pub use snapshot::{
     TransactionStats, WireState,
 };
 pub use statement::{Code, Kind, Statement, StatementText, Status, Text};
-pub use time::Timestamp;
+pub use time::{Timestamp, WallClock};
 pub use transaction::{Outcome, Transaction};
 pub use verdict::Verdict;

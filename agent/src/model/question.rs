@@ -62,6 +62,8 @@ pub enum Asked {
     Denied,
     /// What was asked for does not exist: a view, a column, an extension.
     Missing,
+    /// It was answered, but this question has cost the server more CPU time than it may.
+    TooCostly,
     /// The server accepts no further connection.
     TooManyConnections,
     /// The server starts or ends.
@@ -73,6 +75,11 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// Whether there is an answer.
+    pub fn is_answered(self) -> bool {
+        matches!(self, Asked::Answered | Asked::TooCostly)
+    }
+
     /// One word for logs and tables.
     pub fn word(self) -> &'static str {
         match self {
@@ -81,6 +88,7 @@ impl Asked {
             Asked::LockTimedOut => "lock timed out",
             Asked::Denied => "denied",
             Asked::Missing => "missing",
+            Asked::TooCostly => "too costly",
             Asked::TooManyConnections => "too many connections",
             Asked::ShuttingDown => "shutting down",
             Asked::Disconnected => "disconnected",

@@ -43,6 +43,31 @@ pub struct ServerCounters {
     pub tmp_disk_tables: u64,
 }
 
+impl ServerCounters {
+    /// Adds all of `other`.
+    pub fn add(&mut self, other: &ServerCounters) {
+        let time = |own: &mut Duration, more: Duration| *own = own.saturating_add(more);
+        time(&mut self.exec_time, other.exec_time);
+        time(&mut self.plan_time, other.plan_time);
+        time(&mut self.lock_time, other.lock_time);
+        time(&mut self.io_time, other.io_time);
+        let count = |own: &mut u64, more: u64| *own = own.saturating_add(more);
+        count(&mut self.calls, other.calls);
+        count(&mut self.rows, other.rows);
+        count(&mut self.shared_hit, other.shared_hit);
+        count(&mut self.shared_read, other.shared_read);
+        count(&mut self.shared_dirtied, other.shared_dirtied);
+        count(&mut self.shared_written, other.shared_written);
+        count(&mut self.temp_read, other.temp_read);
+        count(&mut self.temp_written, other.temp_written);
+        count(&mut self.wal_bytes, other.wal_bytes);
+        count(&mut self.rows_examined, other.rows_examined);
+        count(&mut self.errors, other.errors);
+        count(&mut self.no_index_used, other.no_index_used);
+        count(&mut self.tmp_disk_tables, other.tmp_disk_tables);
+    }
+}
+
 /// A statement, told apart as the server tells them apart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerStatement {

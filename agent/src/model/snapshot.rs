@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{ByCode, Collected, Digest, Ending, Histogram, Instance, ServerKey, Timestamp, Verdict};
+use super::{ByCode, Collected, Digest, Ending, Enrichment, Histogram, Instance, ServerKey, Timestamp, Verdict};
 
 /// A sum of durations of which only the mean is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct StatementStats {
     pub estimated: u64,
     /// Executions whose text was cut by the capture limit.
     pub truncated: u64,
+    /// What its server and the kernel know of it, where the server is asked.
+    pub known: Option<Box<Enrichment>>,
 }
 
 impl StatementStats {
@@ -104,6 +106,9 @@ impl StatementStats {
         self.prepares += other.prepares;
         self.estimated += other.estimated;
         self.truncated += other.truncated;
+        if let Some(known) = &other.known {
+            self.known.get_or_insert_default().merge(known);
+        }
     }
 
     /// Time spent in all executions.

@@ -8,9 +8,11 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
 
+use super::gate::Breaker;
 use crate::{
-    collect::{self, Collector, Gate},
+    collect::{self, Collector},
     config::Config,
+    enrich::enrich,
     model::{Collected, Instance, InstanceSnapshot, ServerKey},
 };
 
@@ -20,7 +22,9 @@ pub(super) struct Collection {
     handle: Handle,
     config: Arc<collect::Config>,
     proc_root: PathBuf,
-    gate: Arc<dyn Gate>,
+    breaker: Breaker,
+    /// Watches the agent's own cost and the host.
+    watch: AbortHandle,
     state: Arc<Mutex<State>>,
 }
 
@@ -46,20 +50,27 @@ impl Drop for Running {
 }
 
 impl Collection {
-    /// Asks nobody yet; `None` if the configuration wants nobody asked. Every question passes `gate`. Must be called on the asynchronous runtime.
-    pub(super) fn new(config: &Config, gate: Arc<dyn Gate>) -> Option<Collection> {
-        config.collect.enabled.then(|| Collection {
-            handle: Handle::current(),
+    /// Asks nobody yet. Every question passes the circuit breaker. Must be called on the asynchronous runtime.
+    pub(super) fn new(config: &Config) -> Collection {
+        let (handle, breaker) = (Handle::current(), Breaker::new(config));
+        Collection {
             config: Arc::new(config.collect.clone()),
             proc_root: config.discovery.proc_root.clone(),
-            gate,
+            watch: handle.spawn(breaker.clone().watch()).abort_handle(),
+            breaker,
+            handle,
             state: Arc::default(),
-        })
+        }
+    }
+
+    /// Servers whose circuits were forgotten for want of room.
+    pub(super) fn circuits_forgotten(&self) -> u64 {
+        self.breaker.forgotten()
     }
 
     /// A server runs.
     pub(super) fn found(&self, instance: &Arc<Instance>) {
-        let (config, gate) = (Arc::clone(&self.config), Arc::clone(&self.gate));
+        let (config, gate) = (Arc::clone(&self.config), Arc::new(self.breaker.clone()));
         let (collector, answers) = Collector::new(Arc::clone(instance), config, self.proc_root.clone(), gate);
         let task = self.handle.spawn(collector.run()).abort_handle();
         let running = Running { instance: Arc::clone(instance), task, answers };
@@ -87,24 +98,35 @@ impl Collection {
 
     /// Ends all connections.
     pub(super) fn stop(&self) {
+        self.watch.abort();
         self.lock().running.clear();
     }
 
-    /// What the servers said. Leaves the agent's own statements out of `servers`: they are nobody's load.
+    /// What the servers said, joined with `servers`. The agent's own statements are left out of these: they are nobody's load.
     pub(super) fn collected(&self, servers: &mut [InstanceSnapshot]) -> HashMap<ServerKey, Collected> {
         let mut state = self.lock();
-        let collected: HashMap<ServerKey, Collected> =
+        let mut collected: HashMap<ServerKey, Collected> =
             state.running.iter().map(|(key, running)| (*key, running.answers.borrow().clone())).collect();
         for one in collected.values() {
             state.own.extend(one.own.iter());
         }
-        for server in servers {
+        for server in servers.iter_mut() {
             server.statements.retain(|row| !state.own.contains(&row.digest.fingerprint));
         }
+        join(servers, &mut collected);
         collected
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds to the statements of `servers` what the servers said of them.
+pub(super) fn join(servers: &mut [InstanceSnapshot], collected: &mut HashMap<ServerKey, Collected>) {
+    for server in servers {
+        if let Some(collected) = collected.get_mut(&server.instance.key) {
+            collected.joined = enrich(server, collected);
+        }
     }
 }

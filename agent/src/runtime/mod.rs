@@ -5,6 +5,7 @@
 //! them for snapshots.
 
 mod collect;
+mod gate;
 mod pipeline;
 mod servers;
 pub mod service;
@@ -27,7 +28,6 @@ use tokio::sync::oneshot;
 use crate::{
     aggregate::Aggregator,
     capture::{self, Control, Features},
-    collect::Gate,
     config::Config,
     discovery::Discovery,
     health::cost::Cost,
@@ -109,10 +109,10 @@ pub struct Snapshots {
 }
 
 impl Runtime {
-    /// Loads the programs and starts the threads. Servers that run already are found within the first moments; with a gate they are asked, too,
-    /// each question through it.
-    pub fn start(config: &Config, gate: Option<Arc<dyn Gate>>) -> Result<Runtime, Error> {
-        let collection = gate.and_then(|gate| Collection::new(config, gate));
+    /// Loads the programs and starts the threads. Servers that run already are found within the first moments; if `asking`, they are asked too, unless
+    /// the configuration wants none asked.
+    pub fn start(config: &Config, asking: bool) -> Result<Runtime, Error> {
+        let collection = (asking && config.collect.enabled).then(|| Collection::new(config));
         let (control, ring, counters) = Control::open(&config.capture).map_err(|refused| refused.error)?;
         let features = control.features().clone();
         let rescan = Rescan::default();
@@ -165,7 +165,7 @@ impl Runtime {
         let snapshots = self.snapshots();
         let costs = snapshots.costs().await?;
         let collection = self.collection.as_ref();
-        let collected = collection.map(|collection| collection.collected(&mut [])).unwrap_or_default();
+        let mut collected = collection.map(|collection| collection.collected(&mut [])).unwrap_or_default();
         if let Some(collection) = collection {
             collection.stop();
         }
@@ -174,7 +174,9 @@ impl Runtime {
         let _ = joined(self.servers).await;
         let answer = snapshots.ask(Command::Finish).await?;
         let _ = joined(self.pipeline).await;
-        Ok(Snapshot { collected, ..snapshots.assemble(answer, costs) })
+        let mut snapshot = snapshots.assemble(answer, costs);
+        collect::join(&mut snapshot.instances, &mut collected);
+        Ok(Snapshot { collected, ..snapshot })
     }
 }
 
@@ -202,6 +204,7 @@ impl Snapshots {
         let mut losses = costs.losses;
         losses.insert("undecodable", answer.undecodable);
         losses.extend(self.exported.get());
+        losses.extend(self.collection.iter().map(|collection| ("circuits_forgotten", collection.circuits_forgotten())));
         let mut agent =
             AgentStats { program_time: costs.program_time, records: answer.records, losses, ..AgentStats::default() };
         match Cost::read() {

@@ -17,7 +17,6 @@ use tracing::{error, info, warn};
 
 use super::{Error, Runtime, Snapshots};
 use crate::{
-    collect::Open,
     config::Config,
     export::{
         self,
@@ -80,8 +79,7 @@ pub async fn serve(config: &Config) -> Result<(), ServiceError> {
             .map_err(|error| ServiceError::Otlp { index, error })
     });
     let exporters = exporters.collect::<Result<Vec<_>, _>>()?;
-    // The breaker that stops asking a database that suffers will be this gate.
-    let runtime = Runtime::start(config, Some(Arc::new(Open)))?;
+    let runtime = Runtime::start(config, true)?;
     let snapshots = runtime.snapshots();
     let (stop, stopped) = watch::channel(());
     let mut tasks = JoinSet::new();
@@ -121,7 +119,7 @@ pub async fn watch<T>(
     show: impl AsyncFnOnce(watch::Receiver<Arc<Snapshot>>) -> T,
 ) -> Result<T, ServiceError> {
     // Only what costs the databases nothing.
-    let runtime = Runtime::start(config, None)?;
+    let runtime = Runtime::start(config, false)?;
     let snapshots = runtime.snapshots();
     let (sender, receiver) = watch::channel(Arc::new(snapshots.take().await?));
     let feeder = tokio::spawn(async move {

@@ -72,7 +72,7 @@ pub(in crate::collect) async fn ask(
     rung: &str,
 ) -> Result<(Vec<Seen>, Vec<Waiter>), Failure> {
     let threads = rung == THREADS;
-    let rows = session.ask(own, &sessions_sql(threads)).await?;
+    let rows = session.ask(own, &sessions_sql(facts.engine, threads)).await?;
     let (seen, waits) = decode_sessions(&rows)?;
     let mut questions = Vec::new();
     if waits.rows {
@@ -93,10 +93,11 @@ pub(in crate::collect) async fn ask(
     Ok((seen, waiters))
 }
 
-fn sessions_sql(threads: bool) -> String {
+fn sessions_sql(engine: Engine, threads: bool) -> String {
+    let task = if engine == Engine::Mariadb { "p.TID" } else { "NULL" };
     match threads {
         true => format!(
-            "SELECT t.PROCESSLIST_ID AS session, t.PROCESSLIST_DB AS db, t.PROCESSLIST_COMMAND AS command, t.PROCESSLIST_STATE AS state, \
+            "SELECT t.PROCESSLIST_ID AS session, t.THREAD_OS_ID AS task, t.PROCESSLIST_USER AS user, t.PROCESSLIST_DB AS db, t.PROCESSLIST_COMMAND AS command, t.PROCESSLIST_STATE AS state, \
              t.PROCESSLIST_TIME AS seconds, s.DIGEST AS digest, {TRANSACTIONS} \
              FROM performance_schema.threads t \
              LEFT JOIN performance_schema.events_statements_current s \
@@ -105,7 +106,7 @@ fn sessions_sql(threads: bool) -> String {
              WHERE t.TYPE = 'FOREGROUND' AND t.PROCESSLIST_ID IS NOT NULL AND t.PROCESSLIST_ID <> CONNECTION_ID() LIMIT {MAX_SESSIONS}"
         ),
         false => format!(
-            "SELECT p.ID AS session, p.DB AS db, p.COMMAND AS command, p.STATE AS state, p.TIME AS seconds, NULL AS digest, {TRANSACTIONS} \
+            "SELECT p.ID AS session, {task} AS task, p.USER AS user, p.DB AS db, p.COMMAND AS command, p.STATE AS state, p.TIME AS seconds, NULL AS digest, {TRANSACTIONS} \
              FROM information_schema.PROCESSLIST p LEFT JOIN information_schema.INNODB_TRX x ON x.trx_mysql_thread_id = p.ID \
              WHERE p.ID <> CONNECTION_ID() AND p.USER <> 'system user' AND p.COMMAND <> 'Daemon' LIMIT {MAX_SESSIONS}"
         ),
@@ -148,6 +149,8 @@ fn decode_sessions(rows: &Rows) -> Result<(Vec<Seen>, Waits), Malformed> {
         let in_state = seconds(&row, "seconds")?;
         sessions.push(Seen {
             session: row.number("session")?,
+            task: row.get("task")?,
+            user: row.name("user")?,
             database: row.name("db")?,
             state: command,
             active,
@@ -187,9 +190,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn rows(values: &[[&str; 9]]) -> Rows {
-        let columns =
-            ["session", "db", "command", "state", "seconds", "digest", "trx_state", "trx_seconds", "wait_seconds"];
+    fn rows(values: &[[&str; 11]]) -> Rows {
+        let columns = [
+            "session",
+            "task",
+            "user",
+            "db",
+            "command",
+            "state",
+            "seconds",
+            "digest",
+            "trx_state",
+            "trx_seconds",
+            "wait_seconds",
+        ];
         let mut rows = Rows::new(columns);
         for row in values {
             rows.push(row.iter().map(|value| (*value != "-").then(|| (*value).to_owned())).collect());
@@ -200,10 +214,10 @@ mod tests {
     #[test]
     fn sessions_tell_what_they_wait_for() {
         let (sessions, waits) = decode_sessions(&rows(&[
-            ["1", "shop", "Sleep", "", "50", "-", "RUNNING", "60", "-"],
-            ["2", "shop", "Query", "updating", "3", "ab", "LOCK WAIT", "3", "3"],
-            ["3", "shop", "Query", "Waiting for table metadata lock", "2", "cd", "-", "-", "-"],
-            ["4", "-", "Query", "executing", "0", "ef", "-", "-", "-"],
+            ["1", "11", "app", "shop", "Sleep", "", "50", "-", "RUNNING", "60", "-"],
+            ["2", "12", "app", "shop", "Query", "updating", "3", "ab", "LOCK WAIT", "3", "3"],
+            ["3", "13", "app", "shop", "Query", "Waiting for table metadata lock", "2", "cd", "-", "-", "-"],
+            ["4", "-", "-", "-", "Query", "executing", "0", "ef", "-", "-", "-"],
         ]))
         .unwrap();
         assert_eq!(waits, Waits { rows: true, definitions: true });

@@ -25,6 +25,11 @@ WHERE GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
 
 const CONSUMERS: &str = "SELECT NAME AS name, ENABLED AS enabled FROM performance_schema.setup_consumers";
 
+/// The thread that serves the agent.
+const TASK_MYSQL: &str =
+    "SELECT THREAD_OS_ID AS task FROM performance_schema.threads WHERE PROCESSLIST_ID = CONNECTION_ID()";
+const TASK_MARIADB: &str = "SELECT TID AS task FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()";
+
 /// Prefix of consumers of performance_schema among the settings of [`Facts`].
 pub(super) const CONSUMER: &str = "consumer ";
 
@@ -41,7 +46,19 @@ pub(in crate::collect) async fn ask(
         // Not allowed or not there: then no rung can stand on one.
         consumers => consumers.unwrap_or_default(),
     };
-    decode(engine, &server, &privileges, &consumers)
+    let task = match engine {
+        Engine::Mariadb => TASK_MARIADB,
+        _ => TASK_MYSQL,
+    };
+    let task = match session.ask(own, task).await {
+        Err(failure) if failure.fatal => return Err(failure),
+        task => task.unwrap_or_default(),
+    };
+    let mut facts = decode(engine, &server, &privileges, &consumers)?;
+    if let Some(row) = task.first() {
+        facts.task = row.get("task")?;
+    }
+    Ok(facts)
 }
 
 fn decode(engine: Engine, server: &Rows, privileges: &Rows, consumers: &Rows) -> Result<Facts, Failure> {
@@ -74,6 +91,7 @@ fn decode(engine: Engine, server: &Rows, privileges: &Rows, consumers: &Rows) ->
         version: mysql_version(row.text("version")?.unwrap_or_default()),
         account: quoted(row.text("account")?.unwrap_or_default()),
         database: String::new(),
+        task: None,
         superuser: false,
         recovery: false,
         extensions: BTreeMap::new(),

@@ -53,7 +53,7 @@ fn sessions_sql(version: u32) -> String {
     let query_id = if version >= QUERY_IDS { "a.query_id" } else { "NULL::bigint" };
     let millis = |since: &str| format!("(extract(epoch FROM clock_timestamp() - a.{since}) * 1000)::bigint");
     format!(
-        "SELECT a.pid, a.datname, a.state, a.wait_event_type, a.wait_event, {query_id} AS query_id, {} AS transaction_ms, {} AS statement_ms, \
+        "SELECT a.pid, a.datname, a.usename, a.state, a.wait_event_type, a.wait_event, {query_id} AS query_id, {} AS transaction_ms, {} AS statement_ms, \
          {} AS state_ms, age(a.backend_xmin) AS xmin_age, \
          CASE WHEN a.wait_event_type = 'Lock' THEN array_to_string(pg_blocking_pids(a.pid), ',') END AS blocked_by \
          FROM pg_catalog.pg_stat_activity a \
@@ -103,6 +103,8 @@ fn decode_sessions(rows: &Rows) -> Result<(Vec<Seen>, Vec<Waiter>), Malformed> {
         }
         sessions.push(Seen {
             session,
+            task: Some(session),
+            user: row.name("usename")?,
             database: row.name("datname")?,
             state,
             active,
@@ -159,11 +161,11 @@ mod tests {
     #[test]
     fn rows_become_sessions_and_waiters() {
         let rows = table(
-            "pid datname state wait_event_type wait_event query_id transaction_ms statement_ms state_ms xmin_age blocked_by\n\
-             10 bench idle_in_transaction Client ClientRead 77 9000 8000 7000 - -\n\
-             11 bench active Lock transactionid -5 500 400 400 3 10\n\
-             12 bench active Lock tuple -5 - -20 0 3 10,11\n\
-             13 bench active - - - 1 1 1 1 -",
+            "pid datname usename state wait_event_type wait_event query_id transaction_ms statement_ms state_ms xmin_age blocked_by\n\
+             10 bench app idle_in_transaction Client ClientRead 77 9000 8000 7000 - -\n\
+             11 bench app active Lock transactionid -5 500 400 400 3 10\n\
+             12 bench app active Lock tuple -5 - -20 0 3 10,11\n\
+             13 bench app active - - - 1 1 1 1 -",
         );
         let (sessions, mut waiters) = decode_sessions(&rows).unwrap();
         assert_eq!(sessions.len(), 4);
@@ -192,6 +194,7 @@ mod tests {
         let mut rows = Rows::new([
             "pid",
             "datname",
+            "usename",
             "state",
             "wait_event_type",
             "wait_event",
@@ -205,6 +208,7 @@ mod tests {
         let value = |text: &str| Some(text.to_owned());
         let mut row = vec![
             value("1"),
+            None,
             None,
             value("idle in transaction (aborted)"),
             None,

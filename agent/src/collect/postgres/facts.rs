@@ -14,7 +14,7 @@ use crate::{
 };
 
 const SERVER: &str = "\
-SELECT current_setting('server_version_num') AS version, quote_ident(current_user) AS account, current_database() AS database, \
+SELECT current_setting('server_version_num') AS version, pg_backend_pid() AS task, quote_ident(current_user) AS account, current_database() AS database, \
 current_setting('is_superuser') AS superuser, pg_is_in_recovery() AS recovery, \
 pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS all_stats, pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') AS all_settings, \
 has_function_privilege('pg_ls_waldir()', 'EXECUTE') AS list_wal";
@@ -77,6 +77,7 @@ fn decode(server: &Rows, settings: &Rows, extensions: &Rows) -> Result<Facts, Fa
         version: row.number("version")?,
         account: row.text("account")?.unwrap_or_default().to_owned(),
         database: row.text("database")?.unwrap_or_default().to_owned(),
+        task: row.get("task")?,
         superuser: row.flag("superuser")?,
         recovery: row.flag("recovery")?,
         extensions: installed,
@@ -93,12 +94,12 @@ mod tests {
 
     #[test]
     fn answers_become_facts() {
-        let server = "version account database superuser recovery all_stats all_settings list_wal\n\
-             150020 monitor postgres off f t f f";
+        let server = "version task account database superuser recovery all_stats all_settings list_wal\n\
+             150020 4711 monitor postgres off f t f f";
         let settings = table("name setting\nshared_preload_libraries pg_stat_statements\ntrack_io_timing on");
         let extensions = table("name version schema\nplpgsql 1.0 pg_catalog\npg_stat_statements 1.10 monitoring");
         let facts = decode(&table(server), &settings, &extensions).unwrap();
-        assert_eq!((facts.version, facts.superuser, facts.recovery), (150_020, false, false));
+        assert_eq!((facts.version, facts.task, facts.superuser, facts.recovery), (150_020, Some(4711), false, false));
         assert!(facts.grants(Grant::AllStats) && !facts.grants(Grant::AllSettings));
         assert_eq!(facts.extensions["pg_stat_statements"], Extension { version: 110, schema: "monitoring".into() });
         assert!(facts.is_set("track_io_timing", &["ON"]));

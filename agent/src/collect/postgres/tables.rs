@@ -9,6 +9,7 @@ use std::{
 use crate::{
     collect::{
         failure::Failure,
+        kernel::Tasks,
         ladder::{Need, Rung},
         login::Way,
         own::OwnStatements,
@@ -46,11 +47,13 @@ pub(in crate::collect) struct Tables {
     left_out: u64,
     /// A database that has pg_stat_statements.
     with_statements: Option<Arc<str>>,
+    /// CPU time that the connections to other databases than the usual one have cost.
+    cpu: Duration,
 }
 
 impl Tables {
     /// Asks the databases one after the other, for as long as a round may take; the next round goes on behind the last one. `current` is the one
-    /// that `session` is connected to. One that does not answer does not hide the others.
+    /// that `session` is connected to, and the only one unless `elsewhere`. One that does not answer does not hide the others.
     pub(in crate::collect) async fn ask(
         &mut self,
         session: &mut Session,
@@ -58,6 +61,8 @@ impl Tables {
         way: &Way,
         current: &str,
         limit: usize,
+        elsewhere: bool,
+        tasks: Option<&Tasks>,
     ) -> Result<(), Failure> {
         let question = format!("{DATABASES} AND datname NOT IN ({INTERNAL}) ORDER BY datname");
         let databases = session.ask(own, &question).await?;
@@ -65,6 +70,10 @@ impl Tables {
         let mut names: Vec<Arc<str>> = names.into_iter().flatten().collect();
         self.left_out = names.len().saturating_sub(MAX_DATABASES) as u64;
         names.truncate(MAX_DATABASES);
+        if !elsewhere {
+            self.left_out += names.iter().filter(|name| &***name != current).count() as u64;
+            names.retain(|name| &**name == current);
+        }
         self.by_database.retain(|name, _| names.contains(name));
         let behind = names.iter().position(|name| Some(name) > self.last.as_ref()).unwrap_or(0);
         names.rotate_left(behind);
@@ -80,6 +89,7 @@ impl Tables {
                 match way.dial(Some(&name)).await {
                     Ok(mut other) => {
                         let asked = self.ask_one(&mut other, own, &name, limit).await;
+                        self.cpu += Tables::cost(&mut other, own, tasks).await.unwrap_or_default();
                         // The other connection's end is no end of this one.
                         asked.map_err(|failure| Failure { fatal: false, ..failure })
                     }
@@ -122,6 +132,17 @@ impl Tables {
         self.left_out
     }
 
+    /// CPU time that the connections to other databases than the usual one have cost since this was last called.
+    pub(in crate::collect) fn take_cpu(&mut self) -> Duration {
+        std::mem::take(&mut self.cpu)
+    }
+
+    /// CPU time of a session from its beginning, as far as that can be read.
+    async fn cost(session: &mut Session, own: &mut OwnStatements, tasks: Option<&Tasks>) -> Option<Duration> {
+        let task = session.ask(own, TASK).await.ok()?.first()?.get("task").ok()??;
+        Some(tasks?.used(task)?.on_cpu)
+    }
+
     /// A database that has pg_stat_statements, if one was found.
     pub(in crate::collect) fn with_statements(&self) -> Option<&Arc<str>> {
         self.with_statements.as_ref()
@@ -140,6 +161,8 @@ impl Tables {
             let attributes = [(n::DB_NAMESPACE, database)];
             points.int(&m::TABLE_COUNT, &attributes, row.get("tables")?);
             points.int(&m::INVALID_INDEXES, &attributes, row.get("invalid_indexes")?);
+            points.int(&m::UNUSED_INDEXES, &attributes, row.get("unused_indexes")?);
+            points.int(&m::DUPLICATE_INDEXES, &attributes, row.get("duplicate_indexes")?);
             if row.flag("statements")? {
                 self.with_statements.get_or_insert_with(|| Arc::clone(database));
             }
@@ -149,14 +172,24 @@ impl Tables {
             add_tables(&tables, database, &mut points)?;
             let indexes = session.ask(own, &indexes_sql(limit)).await?;
             add_indexes(&indexes, database, &mut points)?;
+            let sequences = session.ask(own, &sequences_sql(limit)).await?;
+            add_sequences(&sequences, database, &mut points)?;
         }
         Ok(points)
     }
 }
 
+const TASK: &str = "SELECT pg_backend_pid() AS task";
+
 const COUNTS: &str = "\
 SELECT (SELECT count(*) FROM pg_catalog.pg_stat_user_tables) AS tables, \
 (SELECT count(*) FROM pg_catalog.pg_index WHERE NOT indisvalid) AS invalid_indexes, \
+(SELECT count(*) FROM pg_catalog.pg_stat_user_indexes s JOIN pg_catalog.pg_index i USING (indexrelid) \
+WHERE s.idx_scan = 0 AND i.indisvalid AND NOT i.indisunique) AS unused_indexes, \
+(SELECT coalesce(sum(alike.indexes - 1), 0) FROM (SELECT count(*) AS indexes FROM pg_catalog.pg_index i \
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indisvalid AND i.indrelid >= 16384 \
+GROUP BY i.indrelid, c.relam, i.indkey, i.indclass, i.indcollation, i.indoption, i.indexprs::text, i.indpred::text HAVING count(*) > 1) alike) \
+AS duplicate_indexes, \
 EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_stat_statements') AS statements";
 
 /// Sizes need a lock that waits behind an exclusive one: what is locked so has none this time.
@@ -182,6 +215,16 @@ fn indexes_sql(limit: usize) -> String {
          CASE WHEN l.relation IS NULL THEN pg_relation_size(s.indexrelid) END AS size \
          FROM pg_catalog.pg_stat_user_indexes s JOIN pg_catalog.pg_class c ON c.oid = s.indexrelid \
          LEFT JOIN locked l ON l.relation = s.indexrelid ORDER BY c.relpages DESC, c.oid LIMIT {limit}"
+    )
+}
+
+/// Those nearest to their ends. A sequence that was never used has no last value.
+fn sequences_sql(limit: usize) -> String {
+    format!(
+        "SELECT schemaname, sequencename, \
+         ((last_value - CASE WHEN increment_by > 0 THEN min_value ELSE max_value END)::numeric \
+         / CASE WHEN increment_by > 0 THEN max_value - min_value::numeric ELSE min_value - max_value::numeric END)::float8 AS used \
+         FROM pg_catalog.pg_sequences WHERE NOT cycle AND last_value IS NOT NULL AND max_value > min_value ORDER BY used DESC LIMIT {limit}"
     )
 }
 
@@ -246,6 +289,19 @@ fn add_indexes(rows: &Rows, database: &str, points: &mut Points) -> Result<(), M
     Ok(())
 }
 
+fn add_sequences(rows: &Rows, database: &str, points: &mut Points) -> Result<(), Malformed> {
+    for row in rows.iter() {
+        let Some(sequence) = row.name("sequencename")? else { continue };
+        let namespace = namespace(database, row.text("schemaname")?);
+        points.double(
+            &m::SEQUENCE_USED,
+            &[(n::DB_NAMESPACE, &namespace), (a::SEQUENCE_NAME, &sequence)],
+            row.get("used")?,
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -268,7 +324,11 @@ mod tests {
             &mut points,
         )
         .unwrap();
+        let sequences = table("schemaname sequencename used\napp orders_id_seq 0.75");
+        add_sequences(&sequences, "shop", &mut points).unwrap();
         let points = points.into_vec();
+        let used = points.iter().find(|point| *point.metric == m::SEQUENCE_USED).unwrap();
+        assert_eq!((used.value, &*used.attributes[1].1), (Value::Double(0.75), "orders_id_seq"));
         let texts: Vec<String> = points
             .iter()
             .filter(|point| [&m::ROWS, &m::TABLE_SIZE, &m::INDEX_SIZE].contains(&point.metric))

@@ -21,6 +21,7 @@ use crate::{
     export::{
         Host, OperationDurationName, Selection,
         attributes::{self, Attributes, Value, cut},
+        enriched,
     },
     model::{
         self, Code, Collected, Histogram, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
@@ -112,6 +113,11 @@ impl Builder {
         out.number(&metric::SERVER_LOSSES, by_cause(&server.losses));
         let visible = u64::from(server.wire.state == "visible");
         out.number(&metric::SERVER_VISIBLE, [(vec![(a::WIRE_STRATEGY, server.wire.strategy.into())], visible)]);
+        let joined = collected.and_then(|collected| collected.joined);
+        out.number(
+            &metric::SERVER_JOINED,
+            joined.iter().flat_map(|joined| joined.named()).map(|(join, count)| (vec![(a::JOIN, join.into())], count)),
+        );
         let mut collected = collected.map(attributes::collected).unwrap_or_default();
         for metric in database_names::all() {
             out.number(metric, collected.remove(metric.name).unwrap_or_default());
@@ -157,6 +163,18 @@ impl Builder {
             points.into_iter().filter(|(_, bytes)| *bytes > 0)
         });
         out.number(&metric::STATEMENT_IO, io);
+
+        let enriched: Vec<_> =
+            rows.iter().filter_map(|row| Some((row, enriched::points(row.stats.known.as_deref()?)))).collect();
+        for metric in enriched::METRICS {
+            let points = enriched.iter().flat_map(|(row, points)| {
+                let own = points.iter().filter(|(own, _, _)| own.name == metric.name);
+                own.map(|(_, more, value)| {
+                    (attributes::statement(row).into_iter().chain(more.clone()).collect::<Attributes<'_>>(), *value)
+                })
+            });
+            out.number(metric, points);
+        }
     }
 
     fn agent(&self, snapshot: &Snapshot, span: Span) -> ResourceMetrics {

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use querylens_tests::process::end_on_signals;
 
 mod calibration;
+mod collect;
 mod criterion;
 mod fidelity;
 mod growth;
@@ -35,6 +36,8 @@ enum Benchmark {
     Fidelity(fidelity::Options),
     /// CPU time and memory of the agent against rate, connections, statements and servers; about 12 minutes.
     Scale(scale::Options),
+    /// What asking costs a database with 10,000 statements, 1,000 tables and 200 sessions; about 5 minutes.
+    Collect(collect::Options),
     /// Tell what a bench of criterion has measured.
     Criterion(criterion::Options),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Benchmark::Overhead(options) => overhead::run(options),
         Benchmark::Fidelity(options) => fidelity::run(options),
         Benchmark::Scale(options) => scale::run(options),
+        Benchmark::Collect(options) => collect::run(options),
         Benchmark::Criterion(options) => criterion::run(options),
     };
     match outcome {

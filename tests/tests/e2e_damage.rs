@@ -13,8 +13,8 @@ use querylens_tests::{
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A circuit is tried again soon, so that the test is short.
-const BREAKER: &str = "processors:\n  circuit_breaker:\n    open_state_timeout: 2s\n    max_backoff: 4s\n";
+/// A circuit is first tried again after a minute, give or take a fifth.
+const RECOVERY: Duration = Duration::from_secs(90);
 
 /// A server, its agent, and sessions that were there before the damage.
 struct Scene {
@@ -27,17 +27,17 @@ struct Scene {
 
 impl Scene {
     /// Everything is asked and answered.
-    fn new(settings: &[(&str, &str)], collect: &str) -> Scene {
+    fn new(settings: &[(&str, &str)]) -> Scene {
         let mut options = PostgresOptions::new(17);
         options.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let server = Postgres::start(options).unwrap();
         server.client("postgres").unwrap().query("CREATE EXTENSION pg_stat_statements").unwrap();
-        let agent = Agent::start(AgentOptions::collecting(&format!("{collect}{BREAKER}"))).unwrap();
+        let agent = Agent::start(AgentOptions::collecting("")).unwrap();
         agent.wait_visible(server.pid()).unwrap();
         let (watcher, application) = (server.client("postgres").unwrap(), server.client("postgres").unwrap());
         let mut scene = Scene { server, agent, watcher, application, executed: 0 };
         for name in ["activity", "statements", "server", "tables", "replication"] {
-            scene.wait(name, "to be answered", |question| question["last"] == "answered");
+            scene.wait(name, "to be answered", PATIENCE, |question| question["last"] == "answered");
         }
         scene
     }
@@ -50,9 +50,9 @@ impl Scene {
 
     /// Waits for something to be true of a question; meanwhile the agent has at most two connections, and the wire is counted.
     #[track_caller]
-    fn wait(&mut self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    fn wait(&mut self, name: &str, what: &str, patience: Duration, holds: impl Fn(&Value) -> bool) -> Value {
         let mut last = None;
-        let found = wait_for(&format!("{name} {what}"), PATIENCE, || {
+        let found = wait_for(&format!("{name} {what}"), patience, || {
             self.work();
             let sessions = self.sessions();
             assert!(sessions.len() <= 2, "{sessions:?}");
@@ -88,7 +88,7 @@ impl Scene {
     fn counted(&self) {
         let status = self.agent.settled().unwrap();
         let instance = status.instance(self.server.pid()).unwrap();
-        let rows = instance.statements.iter().filter(|row| row.text == "SELECT ?::text");
+        let rows = instance.statements.iter().filter(|row| row.text == "select ?::text");
         assert_eq!(rows.map(|row| row.executions).sum::<u64>(), self.executed, "{}", instance.table());
     }
 
@@ -96,7 +96,7 @@ impl Scene {
     #[track_caller]
     fn opens(&mut self, name: &str, why: &str) {
         let before = self.question(name).unwrap()["failed"].as_u64().unwrap();
-        let held = self.wait(name, "to be held", |question| question["why_held"].is_string());
+        let held = self.wait(name, "to be held", PATIENCE, |question| question["why_held"].is_string());
         let failed = held["failed"].as_u64().unwrap() - before;
         assert!(failed <= 3, "{failed} failures: {held:#}");
         assert_eq!(held["why_held"], why, "{held:#}");
@@ -108,7 +108,7 @@ impl Scene {
         let asked = self.question(name).unwrap()["asked"].as_u64().unwrap();
         // Three canaries, and then some.
         let well = |question: &Value| question["last"] == "answered" && question["asked"].as_u64() >= Some(asked + 5);
-        self.wait(name, "to be asked again", well);
+        self.wait(name, "to be asked again", RECOVERY, well);
         self.counted();
     }
 }
@@ -116,7 +116,7 @@ impl Scene {
 #[test]
 #[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
 fn a_question_that_takes_too_long_is_left_alone() {
-    let mut scene = Scene::new(&[], "");
+    let mut scene = Scene::new(&[]);
     let slow = "ALTER FUNCTION pg_stat_statements(boolean) RENAME TO fast; \
                 CREATE FUNCTION pg_stat_statements(texts boolean) RETURNS SETOF pg_stat_statements LANGUAGE plpgsql \
                 AS $$ BEGIN PERFORM pg_sleep(60); RETURN QUERY SELECT * FROM pg_stat_statements; END $$";
@@ -124,7 +124,7 @@ fn a_question_that_takes_too_long_is_left_alone() {
     scene.opens("statements", "circuit open: timeout");
     // The others are asked as before.
     let asked = scene.question("activity").unwrap()["asked"].as_u64();
-    scene.wait("activity", "to be asked", |question| question["asked"].as_u64() > asked);
+    scene.wait("activity", "to be asked", PATIENCE, |question| question["asked"].as_u64() > asked);
     scene
         .watcher
         .query("DROP FUNCTION pg_stat_statements(boolean); ALTER FUNCTION fast(boolean) RENAME TO pg_stat_statements")
@@ -138,7 +138,7 @@ fn a_question_that_takes_too_long_is_left_alone() {
 fn a_locked_catalog_is_left_alone() {
     /// The agent's limit, and what watching may add.
     const LIMIT_MS: f64 = 100.0 + 50.0;
-    let mut scene = Scene::new(&[], "");
+    let mut scene = Scene::new(&[]);
     let mut administrator = scene.server.client("postgres").unwrap();
     scene.waited();
     administrator.query("BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE").unwrap();
@@ -159,7 +159,7 @@ fn a_locked_catalog_is_left_alone() {
 #[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
 fn a_server_without_connections_is_left_alone_as_a_whole() {
     let mut scene =
-        Scene::new(&[("max_connections", "8"), ("superuser_reserved_connections", "0"), ("max_wal_senders", "0")], "");
+        Scene::new(&[("max_connections", "8"), ("superuser_reserved_connections", "0"), ("max_wal_senders", "0")]);
     scene.watcher.query("CREATE DATABASE other").unwrap();
     let mut crowd = Vec::new();
     // Also the connection that the agent may just have given back.
@@ -172,16 +172,7 @@ fn a_server_without_connections_is_left_alone_as_a_whole() {
     }
     // The next look at the tables of the other database needs a connection.
     scene.opens("activity", "circuit open: too many connections");
-    let failed = |scene: &Scene| scene.question("tables").unwrap()["failed"].as_u64();
-    let before = failed(&scene);
     drop(crowd);
-    // After a minute, whatever the configuration says.
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(75) && scene.question("activity").unwrap()["why_held"].is_string() {
-        scene.work();
-        sleep(Duration::from_millis(500)).unwrap();
-    }
-    assert_eq!(failed(&scene), before, "it was tried meanwhile");
     scene.recovers("activity");
     assert!(scene.agent.stop().unwrap().success());
 }
@@ -189,7 +180,7 @@ fn a_server_without_connections_is_left_alone_as_a_whole() {
 #[test]
 #[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
 fn sessions_that_hang_are_not_replaced_without_end() {
-    let mut scene = Scene::new(&[], "");
+    let mut scene = Scene::new(&[]);
     let mut stopped: Vec<i32> = Vec::new();
     let began = Instant::now();
     // Whatever comes is stopped.

@@ -248,11 +248,16 @@ fn digests_are_joined_with_the_wire() {
         let (transport, amount) = (Transport::Unix, Amount::Seconds(3));
         // MariaDB 10.11 makes no digests of prepared statements, and with several connections MySQL loses some.
         Sysbench { transport, prepared: false, clients: 1, amount, rate: None }.run(server).unwrap();
-        let patience = Duration::from_secs(15);
-        let instance = once(&agent, server.pid(), "99 % to be joined", patience, |collect| share(collect) >= 0.99);
-        let heaviest = instance.statements.iter().max_by_key(|row| row.executions).unwrap();
-        assert!(heaviest.executions > 100, "{}", instance.table());
-        assert_eq!(heaviest.known["calls"], heaviest.executions, "{:#}", heaviest.known);
+        let agreed = wait_for("99 % to be joined, and the counts to agree", Duration::from_secs(15), || {
+            let status = agent.status()?;
+            let instance = status.instance(server.pid()).unwrap();
+            let heaviest = instance.statements.iter().max_by_key(|row| row.executions).unwrap();
+            let agree = heaviest.executions > 100 && heaviest.known["calls"] == heaviest.executions;
+            Ok((agree && share(&instance.collect) >= 0.99).then_some(()))
+        });
+        let status = agent.status().unwrap();
+        let instance = status.instance(server.pid()).unwrap();
+        assert!(agreed.is_ok(), "{agreed:?} {:#}\n{}", instance.collect["joined"], instance.table());
         assert!(agent.stop().unwrap().success());
     };
     check(&mariadb::start(&MysqldOptions::default()).unwrap());

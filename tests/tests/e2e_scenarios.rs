@@ -9,13 +9,9 @@ use std::{
 use querylens_tests::{
     agent::{Agent, AgentOptions},
     client::PostgresClient,
-    load::{
-        Amount, Pgbench,
-        pgbench::{Protocol, Script},
-    },
     metrics,
     process::{Launch, wait_for},
-    servers::{Postgres, PostgresOptions, Transport},
+    servers::{Postgres, PostgresOptions},
     status::InstanceStatus,
 };
 use serde_json::Value;
@@ -78,22 +74,22 @@ fn measured(agent: &Agent, name: &str, labels: &[(&str, &str)], wanted: impl Fn(
 #[test]
 #[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
 fn commits_that_wait_for_the_disk_wait_for_io() {
-    let (server, agent) = scene(&[("fsync", "on"), ("commit_delay", "0")], "SELECT 1");
-    Pgbench::initialise(&server, "bench").unwrap();
-    let load = Pgbench {
-        database: "bench".to_owned(),
-        transport: Transport::Unix,
-        script: Script::TpcB,
-        protocol: Protocol::Prepared,
-        clients: 4,
-        amount: Amount::Seconds(4),
-        rate: None,
-    };
-    let load = load.start(&server).unwrap();
-    told(&agent, server.pid(), "waits for I/O", LIMIT + Duration::from_secs(1), |instance| {
+    let (server, agent) = scene(&[("fsync", "on")], "CREATE TABLE journal (entry text)");
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = server.client("postgres").unwrap();
+            thread::spawn(move || {
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_secs(5) {
+                    client.query("INSERT INTO journal VALUES ('an entry')").unwrap();
+                }
+            })
+        })
+        .collect();
+    told(&agent, server.pid(), "waits for I/O", LIMIT, |instance| {
         (sessions(&instance.collect, "active", "IO") > 0).then_some(())
     });
-    load.finish().unwrap();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
     // Summed up every ten seconds, by statement.
     told(&agent, server.pid(), "the statement that waited", PATIENCE, |instance| {
         let waited = |row: &&querylens_tests::status::StatementStatus| row.known["waits_ms"]["IO"].as_f64() > Some(0.0);
@@ -159,8 +155,10 @@ fn dead_rows_are_counted() {
     measured(&agent, "postgresql_rows", &table("live"), |rows| rows == 5000.0);
     let mut client = server.client("postgres").unwrap();
     client.query("DELETE FROM bloated WHERE id <= 4000").unwrap();
+    // A session tells the server's statistics what it did when it ends, else within ten seconds.
+    drop(client);
     measured(&agent, "postgresql_rows", &table("dead"), |rows| rows == 4000.0);
-    client.query("VACUUM bloated").unwrap();
+    server.client("postgres").unwrap().query("VACUUM bloated").unwrap();
     measured(&agent, "postgresql_rows", &table("dead"), |rows| rows == 0.0);
     assert!(agent.stop().unwrap().success());
 }
@@ -180,6 +178,8 @@ fn a_missing_index_shows_in_its_table() {
     for id in 0..LOOKUPS as u32 {
         client.query(&format!("SELECT v FROM unindexed WHERE id = {id}")).unwrap();
     }
+    // See above.
+    drop(client);
     measured(&agent, scans, &table, |scans| scans == before + LOOKUPS);
     assert!(agent.stop().unwrap().success());
 }

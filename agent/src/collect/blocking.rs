@@ -118,9 +118,11 @@ mod tests {
         Waiter { session, by: by.to_vec(), ..Waiter::default() }
     }
 
-    /// Chains as (root, deadlock, [(session, depth)]).
+    /// Root, whether it is a deadlock, and each that waits with its depth.
+    type Shape<'a> = (i64, bool, &'a [(i64, u32)]);
+
     #[track_caller]
-    fn check(waiters: &[(i64, &[i64])], expected: &[(i64, bool, &[(i64, u32)])]) {
+    fn check(waiters: &[(i64, &[i64])], expected: &[Shape<'_>]) {
         let found = chains(waiters.iter().map(|(session, by)| waiter(*session, by)).collect());
         let shapes: Vec<_> = found
             .iter()

@@ -472,9 +472,9 @@ impl Collector {
             return Ok(None);
         }
         // Each other database takes a connection of its own.
-        let elsewhere = self.still_abandoned() + 1 < MAX_CONNECTIONS;
+        let elsewhere = Some(way).filter(|_| self.still_abandoned() + 1 < MAX_CONNECTIONS);
         let tasks = self.tasks.as_ref();
-        self.tables.ask(session, &mut self.own, way, &facts.database, limit, elsewhere, tasks).await?;
+        self.tables.ask(session, &mut self.own, elsewhere, &facts.database, limit, tasks).await?;
         self.publish(Question::Tables, self.tables.points());
         self.lost("databases_left_out", self.tables.left_out());
         if self.database.is_none() && !facts.extensions.contains_key("pg_stat_statements") {

@@ -9,7 +9,7 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 use crate::model::{
-    Collected, Digest, Enrichment, InstanceSnapshot, Join, Joined, Question, StatementSnapshot, StatementStats,
+    Collected, Digest, Engine, Enrichment, InstanceSnapshot, Join, Joined, Question, StatementSnapshot, StatementStats,
 };
 
 /// Adds to each statement of `server` what `collected` knows of it, and a row for each that only the server knows. `None` if the server told of no
@@ -20,14 +20,15 @@ pub fn enrich(server: &mut InstanceSnapshot, collected: &Collected) -> Option<Jo
     }
     let standing = collected.standings.iter().find(|standing| standing.question == Question::Statements);
     let source = standing.map(|standing| standing.rung);
-    let mut counters = Index::default();
+    let engine = server.instance.engine;
+    let mut counters = Index::new(engine);
     for statement in collected.statements.iter().filter(|statement| statement.total.calls > 0) {
         let group = counters.at(&statement.database, &statement.user, &statement.digest);
         group.add_counters(&statement.total);
         group.add_id(&statement.id);
         group.source = source;
     }
-    let mut seen = Index::default();
+    let mut seen = Index::new(engine);
     for statement in collected.seen.iter() {
         let waits = statement.waits.iter().map(|(class, time)| (Arc::clone(class), *time));
         let group = seen.at(&statement.database, &statement.user, &statement.digest);
@@ -56,9 +57,22 @@ pub fn enrich(server: &mut InstanceSnapshot, collected: &Collected) -> Option<Jo
     Some(joined)
 }
 
-/// What is known of statements, by fingerprint, then by database and user.
-#[derive(Default)]
-struct Index(HashMap<u64, Vec<Group>>);
+/// What is known of statements, by what the server tells apart, then by database and user.
+struct Index {
+    engine: Engine,
+    groups: HashMap<u64, Vec<Group>>,
+}
+
+/// What the server tells apart. PostgreSQL has one query id for the spellings of a command on transactions, with the text of whichever came first.
+fn identity(engine: Engine, digest: &Digest) -> u64 {
+    // Beyond the fingerprints that stand for no text (Digest::COMMAND is the last).
+    match (engine, &*digest.text) {
+        (Engine::Postgresql, "begin" | "start transaction") => 3,
+        (Engine::Postgresql, "commit" | "end") => 4,
+        (Engine::Postgresql, "rollback" | "abort") => 5,
+        _ => digest.fingerprint,
+    }
+}
 
 /// What is known of one statement of one database and user.
 struct Group {
@@ -73,8 +87,12 @@ struct Group {
 }
 
 impl Index {
+    fn new(engine: Engine) -> Index {
+        Index { engine, groups: HashMap::new() }
+    }
+
     fn at(&mut self, database: &Option<Arc<str>>, user: &Option<Arc<str>>, digest: &Arc<Digest>) -> &mut Enrichment {
-        let groups = self.0.entry(digest.fingerprint).or_default();
+        let groups = self.groups.entry(identity(self.engine, digest)).or_default();
         let place = groups.iter().position(|group| group.database == *database && group.user == *user);
         let place = place.unwrap_or_else(|| {
             groups.push(Group {
@@ -93,7 +111,7 @@ impl Index {
     /// Counts how many rows want each group.
     fn claim(&mut self, rows: &[StatementSnapshot]) {
         for row in rows {
-            for group in self.0.get_mut(&row.digest.fingerprint).into_iter().flatten() {
+            for group in self.groups.get_mut(&identity(self.engine, &row.digest)).into_iter().flatten() {
                 group.exact += u32::from(group.is(row));
                 group.fitting += u32::from(group.fits(row));
             }
@@ -102,20 +120,20 @@ impl Index {
 
     /// What belongs to a row, and how sure that is.
     fn find(&self, row: &StatementSnapshot) -> (Join, Option<&Enrichment>) {
-        let groups = self.0.get(&row.digest.fingerprint).map(Vec::as_slice).unwrap_or_default();
+        let groups = self.groups.get(&identity(self.engine, &row.digest)).map(Vec::as_slice).unwrap_or_default();
         let mut fitting = groups.iter().filter(|group| group.fits(row));
         let (first, second) = (fitting.next(), fitting.next());
         match (groups.iter().find(|group| group.is(row)), first, second) {
-            (Some(exact), _, _) => (Join::Matched, Some(&exact.known)),
+            (Some(exact), _, _) if exact.exact == 1 => (Join::Matched, Some(&exact.known)),
             (None, Some(only), None) if only.exact == 0 && only.fitting == 1 => (Join::Matched, Some(&only.known)),
-            (None, Some(_), _) => (Join::Ambiguous, None),
-            (None, None, _) => (Join::Unmatched, None),
+            (_, Some(_), _) => (Join::Ambiguous, None),
+            (_, None, _) => (Join::Unmatched, None),
         }
     }
 
     /// Rows for what no row on the wire wants.
     fn unclaimed(self) -> impl Iterator<Item = StatementSnapshot> {
-        self.0.into_values().flatten().filter(|group| group.fitting == 0).map(|group| StatementSnapshot {
+        self.groups.into_values().flatten().filter(|group| group.fitting == 0).map(|group| StatementSnapshot {
             database: group.database,
             user: group.user,
             digest: group.digest,

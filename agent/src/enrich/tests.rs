@@ -114,6 +114,18 @@ fn digests_without_a_user_belong_to_the_only_user_or_to_nobody() {
 }
 
 #[test]
+fn spellings_that_postgresql_counts_as_one_are_joined_if_only_one_was_used() {
+    let spelled = |text: &str, fingerprint| Arc::new(Digest { text: text.into(), ..(*digest(fingerprint)).clone() });
+    let commits = || vec![ServerStatement { digest: spelled("commit", 70), ..counted("a", "ann", 70, "1", 9) }];
+    let end = |executions| StatementSnapshot { digest: spelled("end", 71), ..row("a", "ann", 71, executions) };
+    let (rows, joined) = join(vec![end(9)], commits(), Vec::new());
+    assert_eq!((joined.unwrap().matched, calls(&rows[0]), rows.len()), (9, Some(9), 1));
+    let commit = StatementSnapshot { digest: spelled("commit", 70), ..row("a", "ann", 70, 4) };
+    let (rows, joined) = join(vec![end(5), commit], commits(), Vec::new());
+    assert_eq!((joined.unwrap().ambiguous, calls(&rows[0]), calls(&rows[1])), (9, None, None));
+}
+
+#[test]
 fn what_only_the_server_knows_is_a_row_without_executions() {
     let statements = vec![counted("a", "ann", 7, "1", 3), counted("a", "ann", 8, "2", 0)];
     let (rows, joined) = join(Vec::new(), statements, Vec::new());

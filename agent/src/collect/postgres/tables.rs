@@ -53,15 +53,14 @@ pub(in crate::collect) struct Tables {
 
 impl Tables {
     /// Asks the databases one after the other, for as long as a round may take; the next round goes on behind the last one. `current` is the one
-    /// that `session` is connected to, and the only one unless `elsewhere`. One that does not answer does not hide the others.
+    /// that `session` is connected to, and the only one unless there is a `way` to others. One that does not answer does not hide the others.
     pub(in crate::collect) async fn ask(
         &mut self,
         session: &mut Session,
         own: &mut OwnStatements,
-        way: &Way,
+        way: Option<&Way>,
         current: &str,
         limit: usize,
-        elsewhere: bool,
         tasks: Option<&Tasks>,
     ) -> Result<(), Failure> {
         let question = format!("{DATABASES} AND datname NOT IN ({INTERNAL}) ORDER BY datname");
@@ -70,7 +69,7 @@ impl Tables {
         let mut names: Vec<Arc<str>> = names.into_iter().flatten().collect();
         self.left_out = names.len().saturating_sub(MAX_DATABASES) as u64;
         names.truncate(MAX_DATABASES);
-        if !elsewhere {
+        if way.is_none() {
             self.left_out += names.iter().filter(|name| &***name != current).count() as u64;
             names.retain(|name| &**name == current);
         }
@@ -83,10 +82,10 @@ impl Tables {
                 break;
             }
             self.last = Some(Arc::clone(&name));
-            let asked = if &*name == current {
-                self.ask_one(session, own, &name, limit).await
-            } else {
-                match way.dial(Some(&name)).await {
+            let other = way.filter(|_| &*name != current);
+            let asked = match other {
+                None => self.ask_one(session, own, &name, limit).await,
+                Some(way) => match way.dial(Some(&name)).await {
                     Ok(mut other) => {
                         let asked = self.ask_one(&mut other, own, &name, limit).await;
                         self.cpu += Tables::cost(&mut other, own, tasks).await.unwrap_or_default();
@@ -94,7 +93,7 @@ impl Tables {
                         asked.map_err(|failure| Failure { fatal: false, ..failure })
                     }
                     Err(failure) => Err(Failure { fatal: false, ..failure }),
-                }
+                },
             };
             match asked {
                 Ok(points) => {

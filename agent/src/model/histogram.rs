@@ -5,15 +5,39 @@ use std::time::Duration;
 pub use agent_ebpf::histogram::{BUCKETS, OFFSET, SCALE};
 use agent_ebpf::histogram::{bucket, upper_bound};
 
-/// Counts per bucket, stored only between the lowest and the highest bucket in use.
+/// Durations by bucket. Keeps buckets that are in use only: a statement mostly fills a dozen, and one slow execution far from them adds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    first: usize,
-    counts: Vec<u64>,
+    /// Ascending.
+    filled: Vec<Filled>,
     count: u64,
     sum_nanos: u128,
     min_nanos: u64,
     max_nanos: u64,
+}
+
+/// A bucket in use and its count in one word: [`BUCKETS`] numbers fit the highest 8 bits; the count keeps 56, a billion a second for two years, and stops there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Filled(u64);
+
+/// Buckets for which room is made at once.
+const MORE: usize = 4;
+const COUNT_BITS: u32 = 56;
+const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
+const _: () = assert!(BUCKETS <= 1 << (u64::BITS - COUNT_BITS));
+
+impl Filled {
+    fn new(bucket: usize, count: u64) -> Filled {
+        Filled((bucket as u64) << COUNT_BITS | count.min(MAX_COUNT))
+    }
+
+    fn bucket(self) -> usize {
+        (self.0 >> COUNT_BITS) as usize
+    }
+
+    fn count(self) -> u64 {
+        self.0 & MAX_COUNT
+    }
 }
 
 impl Histogram {
@@ -33,7 +57,8 @@ impl Histogram {
         if count == 0 {
             return;
         }
-        buckets.iter().for_each(|(index, count)| self.add_bucket((*index).min(BUCKETS - 1), *count));
+        let filled = buckets.iter().filter(|(_, count)| *count > 0);
+        filled.for_each(|(index, count)| self.add_bucket((*index).min(BUCKETS - 1), *count));
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.min_nanos = if self.count == 0 { nanos(shortest) } else { self.min_nanos.min(nanos(shortest)) };
         self.max_nanos = self.max_nanos.max(nanos(longest));
@@ -41,18 +66,17 @@ impl Histogram {
         self.sum_nanos += sum.as_nanos();
     }
 
-    fn add_bucket(&mut self, index: usize, count: u64) {
-        if self.counts.is_empty() {
-            self.first = index;
-            self.counts.push(0);
-        } else if index < self.first {
-            let missing = self.first - index;
-            self.counts.splice(0..0, std::iter::repeat_n(0, missing));
-            self.first = index;
-        } else if index >= self.first + self.counts.len() {
-            self.counts.resize(index - self.first + 1, 0);
+    fn add_bucket(&mut self, bucket: usize, count: u64) {
+        match self.filled.binary_search_by_key(&bucket, |filled| filled.bucket()) {
+            Ok(at) => self.filled[at] = Filled::new(bucket, self.filled[at].count().saturating_add(count)),
+            Err(at) => {
+                // There are many histograms: twice the room for each new bucket would show.
+                if self.filled.len() == self.filled.capacity() {
+                    self.filled.reserve_exact(MORE);
+                }
+                self.filled.insert(at, Filled::new(bucket, count));
+            }
         }
-        self.counts[index - self.first] += count;
     }
 
     /// Adds all of `other`.
@@ -98,9 +122,9 @@ impl Histogram {
         }
     }
 
-    /// Non-empty span as (bucket, count), lowest first; buckets in between may be zero. Bucket `b` has OTLP index `b + OFFSET`.
+    /// The buckets in use as (bucket, count), lowest first. Bucket `b` has OTLP index `b + OFFSET`.
     pub fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.counts.iter().enumerate().map(|(at, count)| (self.first + at, *count))
+        self.filled.iter().map(|filled| (filled.bucket(), filled.count()))
     }
 
     /// Quantile `q` in 0..=1, interpolated within its bucket (error at most the bucket's width, 9 %); zero if there is none.
@@ -111,7 +135,7 @@ impl Histogram {
         let rank = (q.clamp(0.0, 1.0) * self.count as f64).max(1.0);
         let mut below = 0u64;
         for (index, count) in self.buckets() {
-            if count > 0 && (below + count) as f64 >= rank {
+            if (below + count) as f64 >= rank {
                 let low = if index == 0 { 0 } else { upper_bound(index - 1) };
                 let high = if index == BUCKETS - 1 { self.max_nanos } else { upper_bound(index) };
                 let within = (rank - below as f64) / count as f64;
@@ -140,6 +164,15 @@ mod tests {
         }
         assert_eq!(histogram.max(), Duration::from_micros(10_000));
         assert_eq!(histogram.mean(), Duration::from_nanos(5_000_500));
+    }
+
+    #[test]
+    fn buckets_in_use_are_kept_and_no_others() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[(200, 3), (7, 0), (255, u64::MAX >> 8), (3, 1)], Duration::from_secs(1), Default::default());
+        histogram.add(&[(255, 9), (100, 5)], Duration::from_secs(1), Default::default());
+        let buckets: Vec<_> = histogram.buckets().collect();
+        assert_eq!(buckets, [(3, 1), (100, 5), (200, 3), (255, MAX_COUNT)]);
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub struct Histogram {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Filled(u64);
 
-/// Buckets for which room is made at once.
-const MORE: usize = 4;
+/// Buckets for which room is made with the first, four octaves: what a statement fills in the course of hours is paid at once, so that memory does not creep.
+const ROOM: usize = 32;
 const COUNT_BITS: u32 = 56;
 const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 const _: () = assert!(BUCKETS <= 1 << (u64::BITS - COUNT_BITS));
@@ -70,9 +70,8 @@ impl Histogram {
         match self.filled.binary_search_by_key(&bucket, |filled| filled.bucket()) {
             Ok(at) => self.filled[at] = Filled::new(bucket, self.filled[at].count().saturating_add(count)),
             Err(at) => {
-                // There are many histograms: twice the room for each new bucket would show.
-                if self.filled.len() == self.filled.capacity() {
-                    self.filled.reserve_exact(MORE);
+                if self.filled.is_empty() {
+                    self.filled.reserve_exact(ROOM);
                 }
                 self.filled.insert(at, Filled::new(bucket, count));
             }

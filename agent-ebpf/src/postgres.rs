@@ -492,8 +492,8 @@ impl Messages for Postgres {
         match scratch.byte(at) {
             b'D' => session.rows_sent += 1,
             b'2' | b'T' => {}
-            // How many rows a SELECT gave is known already.
-            b'C' if scratch.byte(at + HEADER) == b'S' => {}
+            // How many rows a SELECT gave is known already; one that gave none may have made a table of them.
+            b'C' if scratch.byte(at + HEADER) == b'S' && session.rows_sent != 0 => {}
             b'Z' => {
                 session.status = u16::from(scratch.byte(at + HEADER));
                 return walked::READY;
@@ -527,13 +527,14 @@ extern "C" fn postgres_message(session: *mut Session, scratch: *mut Scratch, at:
         b'E' => session.code = error_code(scratch, at + HEADER, end),
         b'1' => prepared(session),
         b'G' => session.phase = phase::COPY_IN,
-        b't' | b'n' | b'3' | b'I' | b'd' | b'c' | b'H' | b'N' | b'A' | b'S' => {}
+        b'H' => session.phase = phase::COPY_OUT,
+        b't' | b'n' | b'3' | b'I' | b'd' | b'c' | b'N' | b'A' | b'S' => {}
         _ => return walked::WRONG,
     }
     walked::ON
 }
 
-/// `CommandComplete`: how many rows it changed, and whether it rolled back.
+/// `CommandComplete`: how many rows it changed or copied, and whether it rolled back.
 #[inline(always)]
 fn tag(session: &mut Session, scratch: &Scratch, at: u64, len: u64) {
     /// Bytes of a tag that are looked at.
@@ -542,8 +543,9 @@ fn tag(session: &mut Session, scratch: &Scratch, at: u64, len: u64) {
     if first.starts_with(b"ROL") {
         session.facts |= facts::ROLLED_BACK;
     }
-    // What other commands count are rows sent.
-    if !([*b"INS", *b"UPD", *b"DEL", *b"MER"].iter().any(|command| first.starts_with(command))) {
+    let copy = first.starts_with(b"COP");
+    // SELECT comes here where nothing was sent: CREATE TABLE AS and SELECT INTO. What other commands count are rows sent.
+    if !copy && !([*b"INS", *b"UPD", *b"DEL", *b"MER", *b"SEL"].iter().any(|command| first.starts_with(command))) {
         return;
     }
     let mut number = 0u64;
@@ -557,7 +559,12 @@ fn tag(session: &mut Session, scratch: &Scratch, at: u64, len: u64) {
             _ => number = 0,
         }
     }
-    session.rows_affected += number;
+    match session.phase {
+        phase::COPY_OUT if copy => session.rows_sent += number,
+        // A file of the server's: nothing tells which way the rows went.
+        phase::MESSAGES if copy => {}
+        _ => session.rows_affected += number,
+    }
 }
 
 /// The SQLSTATE of an `ErrorResponse`: the field that begins with `C`, behind those of the severity.

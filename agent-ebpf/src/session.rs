@@ -180,6 +180,8 @@ pub mod phase {
     pub const MESSAGES: u16 = 0;
     /// PostgreSQL: the client sends COPY data.
     pub const COPY_IN: u16 = 1;
+    /// PostgreSQL: the server sends COPY data.
+    pub const COPY_OUT: u16 = 16;
     /// MySQL: the first packet of a result.
     pub const HEAD: u16 = 2;
     /// MySQL: definitions of columns.

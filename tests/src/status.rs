@@ -120,6 +120,8 @@ pub struct StatementStatus {
     pub error_codes: BTreeMap<String, u64>,
     /// Rows sent.
     pub rows_sent: u64,
+    /// Rows that its executions changed.
+    pub rows_affected: u64,
     /// Sum of durations, milliseconds.
     pub total_ms: f64,
     /// Microseconds.

@@ -1,11 +1,11 @@
 //! Guarantee: sessions that are not simple to see are seen all the same - encrypted ones at the server's own boundary, and those that are older
-//! than the agent under the names of their user and database, compressed ones as if they were not; and that transactions are told with their end and
-//! the time in which they waited for their client.
+//! than the agent under the names of their user and database, compressed ones as if they were not; that transactions are told with their end and
+//! the time in which they waited for their client; and that copied rows are counted.
 //!
 //! Not proven here: TLS of MariaDB and MySQL, see e2e_tls.rs; compressed results of more than 1 KiB; texts of statements that were prepared before the agent started.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{thread::sleep, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
 use querylens::model::Engine;
 use querylens_tests::{
@@ -15,6 +15,7 @@ use querylens_tests::{
         mysqlslap::Wrapping,
         pgbench::{Protocol, Script},
     },
+    process::Launch,
     servers::{MysqldOptions, Postgres, PostgresOptions, Transport, mariadb, mysql},
 };
 
@@ -105,6 +106,35 @@ fn compressed_sessions_are_counted() {
         assert_eq!(instance.losses, before.losses, "{}", instance.table());
         assert!(agent.stop().unwrap().success());
     }
+}
+
+/// Rows that only the tag of a command tells.
+#[test]
+#[ignore = "needs root, eBPF and database servers; run by cargo xtask test"]
+fn copied_rows_are_counted() {
+    let server = Postgres::start(PostgresOptions::new(17)).unwrap();
+    let agent = Agent::start(AgentOptions::capture("auto")).unwrap();
+    agent.wait_visible(server.pid()).unwrap();
+    let port = server.port().to_string();
+    let rows = tempfile::NamedTempFile::new().unwrap();
+    fs::write(rows.path(), "7\n".repeat(300)).unwrap();
+    let copy_in = format!("\\copy copied from '{}'", rows.path().display());
+    let made = "CREATE TABLE copied AS SELECT generate_series(1, 20) AS id";
+    let copy_out = "COPY (SELECT generate_series(1, 1000)) TO STDOUT";
+    for command in [made, &copy_in, copy_out, copy_out] {
+        let psql = Launch::new(server.program("psql")).arg("-X").arg("-h").arg(server.socket_dir());
+        psql.args(["-p", &port, "-U", "postgres", "-c", command]).run(Duration::from_secs(10)).unwrap();
+    }
+    let status = agent.settled().unwrap();
+    let instance = status.instance(server.pid()).unwrap();
+    let told = |start: &str| {
+        let rows = instance.statements.iter().filter(|row| row.text.starts_with(start));
+        rows.fold((0, 0, 0), |sum, row| (sum.0 + row.executions, sum.1 + row.rows_sent, sum.2 + row.rows_affected))
+    };
+    assert_eq!(told("create table copied"), (1, 0, 20), "{}", instance.table());
+    assert_eq!(told("copy copied"), (1, 0, 300), "{}", instance.table());
+    assert_eq!(told("copy(select"), (2, 2000, 0), "{}", instance.table());
+    assert!(agent.stop().unwrap().success());
 }
 
 #[test]

@@ -28,6 +28,11 @@ pub fn unpacked_postgresql(major: u32) -> PathBuf {
     target().join(format!("servers/postgresql-{major}"))
 }
 
+/// Where `cargo xtask test querylens` puts the extension pg_querylens for a PostgreSQL major version.
+pub fn extension(major: u32) -> PathBuf {
+    target().join(format!("pg_querylens/pg{major}"))
+}
+
 /// Root directory in which MySQL runs: it needs a libc of its own.
 pub fn mysql_root() -> PathBuf {
     target().join("servers/mysql")

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod capture;
 pub mod client;
 pub mod cpu;
+pub mod extension;
 pub mod http;
 pub mod layout;
 pub mod load;

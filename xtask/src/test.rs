@@ -1,12 +1,16 @@
 //! `cargo xtask test`: every check there is, as stages that can also be run alone.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::{
     command::{cargo, command, host, is_root, output, run as execute, target_variable, which},
+    querylens,
     setup::{self, Purpose},
     tidy,
 };
@@ -35,6 +39,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", needs: &[Purpose::Build, Purpose::Lint], run: clippy },
     Stage { name: "docs", needs: &[Purpose::Build], run: docs },
     Stage { name: "unit", needs: &[Purpose::Build], run: unit },
+    Stage {
+        name: "querylens",
+        needs: &[Purpose::Build, Purpose::Test, Purpose::Lint, Purpose::Extension],
+        run: querylens::test,
+    },
     Stage { name: "e2e", needs: &[Purpose::Build, Purpose::Test], run: end_to_end },
 ];
 
@@ -111,6 +120,15 @@ fn unit() -> Result<()> {
 fn end_to_end() -> Result<()> {
     let packages = ["--package=querylens", "--package=querylens-tests"];
     execute(cargo().args(["build", "--release", "--locked", "--bins"]).args(packages))?;
+    // One at a time: they compare the work of whole servers and of the one agent of the host.
+    let arguments = ["test", "--release", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"];
+    // Those of the extension are a stage of their own.
+    let harness = ["--", "--ignored", "--test-threads=1", "--skip=pg_querylens"];
+    execute(cargo_as_root()?.args(arguments).args(packages).args(harness))
+}
+
+/// The cargo that runs this, which starts tests as root.
+pub(crate) fn cargo_as_root() -> Result<Command> {
     let mut test = cargo();
     if !is_root() {
         if output(command("sudo").args(["--non-interactive", "true"])).is_err() {
@@ -119,8 +137,5 @@ fn end_to_end() -> Result<()> {
         // The program under which cargo starts tests.
         test.env(target_variable(&host()?, "RUNNER"), "sudo --non-interactive --preserve-env");
     }
-    // One at a time: they compare the work of whole servers and of the one agent of the host.
-    let arguments = ["test", "--release", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"];
-    let harness = ["--", "--ignored", "--test-threads=1"];
-    execute(test.args(arguments).args(packages).args(harness))
+    Ok(test)
 }

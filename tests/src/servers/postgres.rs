@@ -114,6 +114,11 @@ impl Postgres {
     pub fn restart(&mut self, settings: Vec<(String, String)>) -> Result<()> {
         let ended = self.stop()?;
         ensure!(ended.success(), "PostgreSQL did not end as it should: {ended}");
+        self.start_again(settings)
+    }
+
+    /// Starts it after it was stopped, with these settings instead of those it had. Its data, port and socket stay.
+    pub fn start_again(&mut self, settings: Vec<(String, String)>) -> Result<()> {
         self.options.settings = settings;
         self.process = launch(&self.options, &self.tree, self.dir.path())?;
         self.ready().map(drop)

@@ -1,0 +1,106 @@
+//! Kinds of plan nodes, with numbers and names that do not depend on the version of the server.
+
+use pgrx::pg_sys::NodeTag;
+
+/// Names as EXPLAIN prints them; a kind's number is its place here, so new ones are added at the end.
+const NAMES: &[&str] = &[
+    "Other",
+    "Result",
+    "ProjectSet",
+    "ModifyTable",
+    "Append",
+    "Merge Append",
+    "Recursive Union",
+    "BitmapAnd",
+    "BitmapOr",
+    "Seq Scan",
+    "Sample Scan",
+    "Index Scan",
+    "Index Only Scan",
+    "Bitmap Index Scan",
+    "Bitmap Heap Scan",
+    "Tid Scan",
+    "Tid Range Scan",
+    "Subquery Scan",
+    "Function Scan",
+    "Values Scan",
+    "Table Function Scan",
+    "CTE Scan",
+    "Named Tuplestore Scan",
+    "WorkTable Scan",
+    "Foreign Scan",
+    "Custom Scan",
+    "Nested Loop",
+    "Merge Join",
+    "Hash Join",
+    "Materialize",
+    "Memoize",
+    "Sort",
+    "Incremental Sort",
+    "Group",
+    "Aggregate",
+    "WindowAgg",
+    "Unique",
+    "Gather",
+    "Gather Merge",
+    "Hash",
+    "SetOp",
+    "LockRows",
+    "Limit",
+];
+
+/// The number of a kind of plan node; 0 of one that is not known.
+pub(crate) fn kind(tag: NodeTag) -> u64 {
+    match tag {
+        NodeTag::T_Result => 1,
+        NodeTag::T_ProjectSet => 2,
+        NodeTag::T_ModifyTable => 3,
+        NodeTag::T_Append => 4,
+        NodeTag::T_MergeAppend => 5,
+        NodeTag::T_RecursiveUnion => 6,
+        NodeTag::T_BitmapAnd => 7,
+        NodeTag::T_BitmapOr => 8,
+        NodeTag::T_SeqScan => 9,
+        NodeTag::T_SampleScan => 10,
+        NodeTag::T_IndexScan => 11,
+        NodeTag::T_IndexOnlyScan => 12,
+        NodeTag::T_BitmapIndexScan => 13,
+        NodeTag::T_BitmapHeapScan => 14,
+        NodeTag::T_TidScan => 15,
+        #[cfg(not(feature = "pg13"))]
+        NodeTag::T_TidRangeScan => 16,
+        NodeTag::T_SubqueryScan => 17,
+        NodeTag::T_FunctionScan => 18,
+        NodeTag::T_ValuesScan => 19,
+        NodeTag::T_TableFuncScan => 20,
+        NodeTag::T_CteScan => 21,
+        NodeTag::T_NamedTuplestoreScan => 22,
+        NodeTag::T_WorkTableScan => 23,
+        NodeTag::T_ForeignScan => 24,
+        NodeTag::T_CustomScan => 25,
+        NodeTag::T_NestLoop => 26,
+        NodeTag::T_MergeJoin => 27,
+        NodeTag::T_HashJoin => 28,
+        NodeTag::T_Material => 29,
+        #[cfg(not(feature = "pg13"))]
+        NodeTag::T_Memoize => 30,
+        NodeTag::T_Sort => 31,
+        NodeTag::T_IncrementalSort => 32,
+        NodeTag::T_Group => 33,
+        NodeTag::T_Agg => 34,
+        NodeTag::T_WindowAgg => 35,
+        NodeTag::T_Unique => 36,
+        NodeTag::T_Gather => 37,
+        NodeTag::T_GatherMerge => 38,
+        NodeTag::T_Hash => 39,
+        NodeTag::T_SetOp => 40,
+        NodeTag::T_LockRows => 41,
+        NodeTag::T_Limit => 42,
+        _ => 0,
+    }
+}
+
+/// The name of a kind.
+pub(crate) fn node_name(kind: u64) -> &'static str {
+    usize::try_from(kind).ok().and_then(|kind| NAMES.get(kind)).copied().unwrap_or(NAMES[0])
+}

@@ -1,0 +1,25 @@
+-- What the tests read and change. Sizes and statistics are such that the planner's choices are far from equal.
+CREATE TABLE a (id integer PRIMARY KEY, x integer, y integer, s text);
+CREATE INDEX a_x ON a (x);
+CREATE INDEX a_y ON a (y);
+CREATE INDEX a_xy ON a (x, y);
+CREATE TABLE b (id integer PRIMARY KEY, a_id integer, z integer);
+CREATE INDEX b_a_id ON b (a_id);
+CREATE TABLE c (id integer, b_id integer, w integer);
+CREATE TABLE small (id integer PRIMARY KEY, n integer);
+CREATE TABLE part (k integer, v integer) PARTITION BY RANGE (k);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (1000);
+CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (1000) TO (2000);
+CREATE TABLE part_3 PARTITION OF part FOR VALUES FROM (2000) TO (3000);
+CREATE TABLE part_4 PARTITION OF part FOR VALUES FROM (3000) TO (4000);
+CREATE INDEX part_k ON part (k);
+INSERT INTO a SELECT i, i % 100, i % 7, md5(i::text) FROM generate_series(1, 10000) i;
+INSERT INTO b SELECT i, i % 10000 + 1, i % 10 FROM generate_series(1, 20000) i;
+INSERT INTO c SELECT i, i % 20000 + 1, i % 13 FROM generate_series(1, 5000) i;
+INSERT INTO small SELECT i, i FROM generate_series(1, 20) i;
+INSERT INTO part SELECT i % 4000, i FROM generate_series(1, 40000) i;
+VACUUM ANALYZE a;
+VACUUM ANALYZE b;
+VACUUM ANALYZE c;
+VACUUM ANALYZE small;
+VACUUM ANALYZE part;

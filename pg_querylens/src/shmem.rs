@@ -51,6 +51,8 @@ pub(crate) struct Header {
     pub(crate) sampled: AtomicU64,
     /// Time that sampling took beside the executor's own counting, in nanoseconds.
     pub(crate) sampling_time: AtomicU64,
+    /// Times that the background worker has handed counters on.
+    pub(crate) worker_rounds: AtomicU64,
     /// Texts of plans that were longer than allowed.
     pub(crate) long_texts: AtomicU64,
     /// When statistics were last reset as a whole, in microseconds since 2000-01-01.

@@ -424,6 +424,7 @@ fn info() -> TableIterator<'static, (name!(name, String), name!(value, i64))> {
         ("executions_unidentified", load(&header.unidentified)),
         ("executions_sampled", load(&header.sampled)),
         ("sampling_nanoseconds", load(&header.sampling_time)),
+        ("worker_rounds", load(&header.worker_rounds)),
         ("texts_too_long", load(&header.long_texts)),
         ("internal_failures", load(&header.failures)),
         ("save_failures", load(&header.save_failures)),

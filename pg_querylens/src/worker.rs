@@ -1,6 +1,9 @@
 //! The background worker: hands on each second what processes have counted, and saves it each minute.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use pgrx::{
     bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags},
@@ -40,6 +43,7 @@ pub extern "C-unwind" fn pg_querylens_worker(_argument: pg_sys::Datum) {
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
         guard::run("handing on", || handover::all(&shared));
+        shared.header().worker_rounds.fetch_add(1, Ordering::Relaxed);
         if settings::SAVE.get() && saved.elapsed() >= SAVE {
             guard::run("saving", || state::save(&shared));
             saved = Instant::now();

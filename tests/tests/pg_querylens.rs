@@ -396,6 +396,9 @@ fn crashes(major: u32) {
     // SAFETY: a process of the server that this test has started.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
     running.join().unwrap().unwrap_err();
+    // Until then it still answers with its old processes.
+    let anew = "all server processes terminated; reinitializing";
+    wait_for("the server to notice", PATIENCE, || Ok(extended.server.log().contains(anew).then_some(()))).unwrap();
     // The server starts its processes anew, with new shared memory, and counting goes on.
     wait_for("the server to recover", PATIENCE, || {
         Ok(extended.client().and_then(|mut client| client.query("SELECT count(*) FROM a")).is_ok().then_some(()))

@@ -16,7 +16,7 @@ pub(crate) const WAL: usize = 4;
 pub(crate) const JIT: usize = 6;
 
 /// What one execution used.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     /// Rows returned or changed.
     pub(crate) rows: u64,
@@ -36,6 +36,21 @@ pub(crate) struct Usage {
     pub(crate) workers_launched: u64,
     /// The plan was made for any parameters.
     pub(crate) generic: bool,
+}
+
+impl Usage {
+    /// Nothing.
+    pub(crate) const NONE: Usage = Usage {
+        rows: 0,
+        time: 0,
+        blocks: [0; BLOCKS],
+        io_times: [0; IO_TIMES],
+        wal: [0; WAL],
+        jit: [0; JIT],
+        workers_planned: 0,
+        workers_launched: 0,
+        generic: false,
+    };
 }
 
 /// Counters of one kind of execution. All zero is "none yet", so memory that is zero is valid.
@@ -152,8 +167,7 @@ mod tests {
 
     #[test]
     fn an_execution_is_in_every_counter_once() {
-        let usage =
-            Usage { rows: 3, time: 5_000, blocks: [7; BLOCKS], wal: [2; WAL], generic: true, ..Usage::default() };
+        let usage = Usage { rows: 3, time: 5_000, blocks: [7; BLOCKS], wal: [2; WAL], generic: true, ..Usage::NONE };
         let mut counters = Counters::default();
         counters.add(&usage);
         let mut twice = counters;

@@ -1,14 +1,15 @@
 //! The executions of this process: what is known of each from its start to its end.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use pgrx::pg_sys;
 
 use crate::{
-    counters::Usage,
+    counters::{Counters, Usage},
     global::Global,
     guard, handover,
     keys::{PlanKey, StatementKey},
+    open::Open,
     pending::{Pending, Slot},
     plan_id::{Identity, identify},
     raw,
@@ -18,21 +19,8 @@ use crate::{
     shmem::{self, Shared},
 };
 
-/// Executions that are open at a time in one process: nested ones and open cursors. Further ones are not counted.
-const OPEN: usize = 64;
 /// Plans whose identity a process remembers.
 const REMEMBERED: usize = 64;
-
-/// An execution between its start and its end.
-struct Execution {
-    /// Which one. Only compared.
-    query: *const pg_sys::QueryDesc,
-    key: PlanKey,
-    collapsed_id: u64,
-    since: i64,
-    usage: Usage,
-    sampling: Sampling,
-}
 
 /// The identity of a plan that was executed before.
 #[derive(Clone, Copy)]
@@ -55,12 +43,19 @@ const NOTHING: Remembered = Remembered {
     generic: false,
 };
 
-/// What this process knows.
-struct Process {
+/// Where this process counts.
+struct Counting {
     shared: Option<Shared>,
     slot: Option<&'static Slot>,
     /// A slot was looked for, so it is not looked for again.
     looked: bool,
+    /// What is being handed on.
+    pending: Vec<Pending>,
+}
+
+/// What this process knows.
+struct Process {
+    counting: Counting,
     /// Depth of statements within statements.
     level: u32,
     /// Depth of statements that are not followed, nor anything in them.
@@ -69,21 +64,17 @@ struct Process {
     /// The statement that was planned last, if that was for known parameters.
     planned_for_parameters: u64,
     remembered: [Remembered; REMEMBERED],
-    executions: Vec<Execution>,
-    pending: Vec<Pending>,
+    open: Open,
 }
 
 static PROCESS: Global<Process> = Global::new(Process {
-    shared: None,
-    slot: None,
-    looked: false,
+    counting: Counting { shared: None, slot: None, looked: false, pending: Vec::new() },
     level: 0,
     silent: 0,
     plannings: 0,
     planned_for_parameters: 0,
     remembered: [NOTHING; REMEMBERED],
-    executions: Vec::new(),
-    pending: Vec::new(),
+    open: Open::new(),
 });
 
 /// What is measured of a part of an execution.
@@ -110,25 +101,7 @@ fn nanos(begin: Instant) -> u64 {
     u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Process {
-    /// Whether a statement that begins now is followed.
-    #[inline]
-    fn follows(&self) -> bool {
-        let wanted = match settings::TRACK.get() {
-            Track::None => false,
-            Track::Top => self.level == 0,
-            Track::All => true,
-        };
-        // SAFETY: a setting of this process, fixed at its start. Workers of a parallel query are counted by their leader.
-        wanted && self.silent == 0 && settings::ENABLED.get() && unsafe { pg_sys::ParallelWorkerNumber } < 0
-    }
-
-    fn statement(&self, query_id: u64) -> StatementKey {
-        // SAFETY: plain variables of this process.
-        let (database, user) = unsafe { (pg_sys::MyDatabaseId.to_u32(), raw::GetUserId().to_u32()) };
-        StatementKey { database, user, query_id, top_level: u64::from(self.level == 0) }
-    }
-
+impl Counting {
     /// The shared memory and this process's place in it; it takes one at its first statement.
     #[inline]
     fn place(&mut self) -> Option<(&Shared, &'static Slot)> {
@@ -149,11 +122,72 @@ impl Process {
         // Each begins elsewhere, so that many that start at once do not all try the same one.
         let begin = pid.unsigned_abs() as usize % slots.len().max(1);
         self.slot = slots.iter().cycle().skip(begin).take(slots.len()).find(|slot| slot.claim(pid));
-        self.executions.reserve(OPEN);
         if self.slot.is_some() {
             // SAFETY: registers a function that lives as long as the process.
             unsafe { pg_sys::before_shmem_exit(Some(on_exit), pg_sys::Datum::from(0)) };
         }
+    }
+
+    /// Shows what is being executed, if it is not within another statement.
+    #[inline]
+    fn executing(&self, level: u32, key: &PlanKey) {
+        if let (0, Some(slot)) = (level, self.slot) {
+            slot.executing(key, now());
+        }
+    }
+
+    /// Shows that nothing is being executed, unless that was within another statement.
+    #[inline]
+    fn idle(&self, level: u32) {
+        if let (0, Some(slot)) = (level, self.slot) {
+            slot.idle();
+        }
+    }
+
+    /// Counts for a plan.
+    #[inline]
+    fn count(&mut self, key: &PlanKey, collapsed_id: u64, at: i64, mut add: impl FnMut(&mut Counters)) {
+        let Some((shared, slot)) = self.place() else { return lose() };
+        match slot.count(key, collapsed_id, at, &mut add) {
+            Some(true) => {}
+            Some(false) => {
+                let shared = *shared;
+                handover::one(&shared, slot, &mut self.pending);
+                if slot.count(key, collapsed_id, at, &mut add) != Some(true) {
+                    lose();
+                }
+            }
+            None => lose(),
+        }
+    }
+
+    /// Counts a failure of a statement.
+    fn count_failure(&mut self, key: &PlanKey, collapsed_id: u64, usage: &Usage, sqlstate: u64) {
+        let at = now();
+        self.count(key, collapsed_id, at, |counters| counters.add_failed(usage));
+        if let Some(shared) = &self.shared {
+            handover::failure(shared, key.statement, sqlstate, usage.time, at);
+        }
+    }
+}
+
+impl Process {
+    /// Whether a statement that begins now is followed.
+    #[inline]
+    fn follows(&self) -> bool {
+        let wanted = match settings::TRACK.get() {
+            Track::None => false,
+            Track::Top => self.level == 0,
+            Track::All => true,
+        };
+        // SAFETY: a setting of this process, fixed at its start. Workers of a parallel query are counted by their leader.
+        wanted && self.silent == 0 && settings::ENABLED.get() && unsafe { pg_sys::ParallelWorkerNumber } < 0
+    }
+
+    fn statement(&self, query_id: u64) -> StatementKey {
+        // SAFETY: plain variables of this process.
+        let (database, user) = unsafe { (pg_sys::MyDatabaseId.to_u32(), raw::GetUserId().to_u32()) };
+        StatementKey { database, user, query_id, top_level: u64::from(self.level == 0) }
     }
 
     /// The identity of a plan, and whether it was made for any parameters.
@@ -180,53 +214,20 @@ impl Process {
             (place.identity, place.generic)
         }
     }
-
-    fn find(&mut self, query: *const pg_sys::QueryDesc) -> Option<&mut Execution> {
-        self.executions.iter_mut().rev().find(|execution| execution.query == query)
-    }
-
-    fn remove(&mut self, query: *const pg_sys::QueryDesc) -> Option<Execution> {
-        let at = self.executions.iter().rposition(|execution| execution.query == query)?;
-        Some(self.executions.swap_remove(at))
-    }
-
-    /// Counts for a plan.
-    #[inline]
-    fn count(
-        &mut self,
-        key: &PlanKey,
-        collapsed_id: u64,
-        at: i64,
-        mut add: impl FnMut(&mut crate::counters::Counters),
-    ) {
-        let Some((shared, slot)) = self.place() else { return lose() };
-        match slot.count(key, collapsed_id, at, &mut add) {
-            Some(true) => {}
-            Some(false) => {
-                let shared = *shared;
-                handover::one(&shared, slot, &mut self.pending);
-                if slot.count(key, collapsed_id, at, &mut add) != Some(true) {
-                    lose();
-                }
-            }
-            None => lose(),
-        }
-    }
-
-    /// Counts a failure of a statement.
-    fn count_failure(&mut self, key: &PlanKey, collapsed_id: u64, usage: &Usage, sqlstate: u64) {
-        let at = now();
-        self.count(key, collapsed_id, at, |counters| counters.add_failed(usage));
-        if let Some(shared) = &self.shared {
-            handover::failure(shared, key.statement, sqlstate, usage.time, at);
-        }
-    }
 }
 
 #[cold]
 fn lose() {
     if let Some(shared) = shmem::shared() {
-        shared.header().lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        shared.header().lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A statement without a query id.
+#[cold]
+fn pass_over() {
+    if let Some(shared) = shmem::shared() {
+        shared.header().unidentified.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -248,29 +249,27 @@ pub(crate) unsafe fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
         }
         // SAFETY: promised by the caller.
         let query_id = unsafe { (*(*query).plannedstmt).queryId } as u64;
-        let Some((shared, slot)) = process.place() else { return lose() };
-        if query_id == 0 {
-            shared.header().unidentified.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return;
-        }
-        // An execution that failed may have left its place; its memory is used again.
-        process.remove(query);
-        if process.executions.len() == OPEN {
+        if process.counting.place().is_none() {
             return lose();
+        }
+        if query_id == 0 {
+            return pass_over();
         }
         // SAFETY: promised by the caller.
         let (identity, generic) = unsafe { process.identity(query, query_id) };
         let key = PlanKey { statement: process.statement(query_id), plan_id: identity.plan_id };
-        let since = now();
-        if process.level == 0 {
-            slot.executing(&key, since);
-        }
-        let sampling =
-            process.shared.as_ref().map_or_else(Sampling::default, |shared| sampling::choose(shared, key.plan_id));
+        // SAFETY: reads a variable of this process.
+        let subtransaction = unsafe { raw::GetCurrentSubTransactionId() };
+        let Some(execution) = process.open.begin(query, subtransaction) else { return lose() };
+        execution.key = key;
+        execution.collapsed_id = identity.collapsed_id;
+        execution.since = now();
+        execution.usage.generic = generic;
+        let shared = process.counting.shared.as_ref();
+        execution.sampling = shared.map_or(Sampling::None, |shared| sampling::choose(shared, key.plan_id));
         // SAFETY: promised by the caller; more than others asked for, never less.
-        unsafe { (*query).instrument_options |= sampling.options() };
-        let usage = Usage { generic, ..Usage::default() };
-        process.executions.push(Execution { query, key, collapsed_id: identity.collapsed_id, since, usage, sampling });
+        unsafe { (*query).instrument_options |= execution.sampling.options() };
+        process.counting.executing(process.level, &key);
     });
 }
 
@@ -279,7 +278,7 @@ pub(crate) unsafe fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
 pub(crate) fn enter(query: *const pg_sys::QueryDesc) -> Option<Measurement> {
     PROCESS.with(|process| {
         process.level += 1;
-        process.find(query).map(|_| Measurement::begin())
+        process.open.find(query).map(|_| Measurement::begin())
     })
 }
 
@@ -292,14 +291,12 @@ pub(crate) unsafe fn leave(query: *const pg_sys::QueryDesc, measurement: Option<
     PROCESS.with(|process| {
         process.level = process.level.saturating_sub(1);
         let Some(measurement) = measurement else { return };
-        let Some(execution) = process.find(query) else { return };
+        let Some(execution) = process.open.find(query) else { return };
         measurement.end(&mut execution.usage);
         let Some(sqlstate) = sqlstate else { return };
-        let Some(execution) = process.remove(query) else { return };
-        process.count_failure(&execution.key, execution.collapsed_id, &execution.usage, sqlstate);
-        if let (0, Some(slot)) = (process.level, process.slot) {
-            slot.idle();
-        }
+        let Some(execution) = process.open.end(query) else { return };
+        process.counting.count_failure(&execution.key, execution.collapsed_id, &execution.usage, sqlstate);
+        process.counting.idle(process.level);
     });
 }
 
@@ -310,7 +307,7 @@ pub(crate) unsafe fn leave(query: *const pg_sys::QueryDesc, measurement: Option<
 /// `query` is valid and was set up.
 pub(crate) unsafe fn end(query: *mut pg_sys::QueryDesc) {
     PROCESS.with(|process| {
-        let Some(mut execution) = process.remove(query) else { return };
+        let Some(execution) = process.open.end(query) else { return };
         // SAFETY: promised by the caller.
         unsafe {
             let state: *const pg_sys::EState = (*query).estate;
@@ -323,17 +320,13 @@ pub(crate) unsafe fn end(query: *mut pg_sys::QueryDesc) {
                     sampling::workers((*query).planstate);
             }
         }
-        process
-            .count(&execution.key, execution.collapsed_id, execution.since, |counters| counters.add(&execution.usage));
-        if let Some(shared) = process.shared {
+        let (counting, usage) = (&mut process.counting, &execution.usage);
+        counting.count(&execution.key, execution.collapsed_id, execution.since, |counters| counters.add(usage));
+        if let Some(shared) = &counting.shared {
             // SAFETY: promised by the caller.
-            unsafe {
-                sampling::finish(&shared, query, execution.key.plan_id, execution.usage.time, execution.sampling)
-            };
+            unsafe { sampling::finish(shared, query, execution.key.plan_id, usage.time, execution.sampling) };
         }
-        if let (0, Some(slot)) = (process.level, process.slot) {
-            slot.idle();
-        }
+        counting.idle(process.level);
     });
 }
 
@@ -385,7 +378,7 @@ pub(crate) unsafe fn plan_ends(statement: *mut pg_sys::PlannedStmt, bound: bool,
         let Some(begin) = begin else { return };
         let time = nanos(begin);
         let key = PlanKey { statement: process.statement(query_id), plan_id: identity.plan_id };
-        process.count(&key, identity.collapsed_id, now(), |counters| counters.planning.add(time));
+        process.counting.count(&key, identity.collapsed_id, now(), |counters| counters.planning.add(time));
     });
 }
 
@@ -402,10 +395,10 @@ pub(crate) fn utility_begins(query_id: u64, silent: bool, counted: bool, nested:
     PROCESS.with(|process| {
         let follows = counted && !silent && settings::TRACK_UTILITY.get() && query_id != 0 && process.follows();
         let key = follows.then(|| PlanKey { statement: process.statement(query_id), plan_id: 0 });
-        if let (0, Some(key)) = (process.level, &key)
-            && let Some((_, slot)) = process.place()
+        if let Some(key) = &key
+            && process.counting.place().is_some()
         {
-            slot.executing(key, now());
+            process.counting.executing(process.level, key);
         }
         let level = process.level;
         process.level += u32::from(nested);
@@ -420,15 +413,13 @@ pub(crate) fn utility_ends(utility: &Utility, rows: u64, sqlstate: Option<u64>) 
         process.level = utility.level;
         process.silent = process.silent.saturating_sub(u32::from(utility.silent));
         let Some(key) = &utility.key else { return };
-        let mut usage = Usage { rows, ..Usage::default() };
+        let mut usage = Usage { rows, ..Usage::NONE };
         utility.measurement.end(&mut usage);
         match sqlstate {
-            None => process.count(key, 0, now(), |counters| counters.add(&usage)),
-            Some(sqlstate) => process.count_failure(key, 0, &usage, sqlstate),
+            None => process.counting.count(key, 0, now(), |counters| counters.add(&usage)),
+            Some(sqlstate) => process.counting.count_failure(key, 0, &usage, sqlstate),
         }
-        if let (0, Some(slot)) = (process.level, process.slot) {
-            slot.idle();
-        }
+        process.counting.idle(process.level);
     });
 }
 
@@ -437,25 +428,34 @@ pub(crate) fn plan_failed(query_id: u64, begin: Option<Instant>, sqlstate: u64) 
     PROCESS.with(|process| {
         process.level = process.level.saturating_sub(1);
         let Some(begin) = begin.filter(|_| query_id != 0) else { return };
-        let usage = Usage { time: nanos(begin), ..Usage::default() };
+        let usage = Usage { time: nanos(begin), ..Usage::NONE };
         let key = PlanKey { statement: process.statement(query_id), plan_id: 0 };
-        process.count_failure(&key, 0, &usage, sqlstate);
+        process.counting.count_failure(&key, 0, &usage, sqlstate);
     });
 }
 
 /// The end of a transaction: executions that failed were never taken down.
 pub(crate) fn transaction_ends() {
     PROCESS.with(|process| {
-        process.executions.clear();
-        if let (0, Some(slot)) = (process.level, process.slot) {
-            slot.idle();
+        process.open.clear();
+        process.counting.idle(process.level);
+    });
+}
+
+/// The end of a subtransaction: what failed in it was never taken down; what goes on belongs to `parent`.
+pub(crate) fn subtransaction_ends(own: u32, parent: u32, aborted: bool) {
+    PROCESS.with(|process| {
+        if aborted {
+            process.open.abort(own);
+        } else {
+            process.open.hand_over(own, parent);
         }
     });
 }
 
 /// The end of the process: hands on what it has counted, and gives its place back, even if the extension is off.
 unsafe extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
-    let (shared, slot) = PROCESS.with(|process| (process.shared, process.slot.take()));
+    let (shared, slot) = PROCESS.with(|process| (process.counting.shared, process.counting.slot.take()));
     let (Some(shared), Some(slot)) = (shared, slot) else { return };
     guard::run("the end of a process", || handover::one(&shared, slot, &mut Vec::new()));
     slot.release();

@@ -1,6 +1,6 @@
 //! pg_querylens: for every statement, the plan that was really executed, with statistics of its own, its history and its regressions.
 //!
-//! Hooks ([`hooks`]) tell what the server executes; [`executions`] follows each execution and knows its plan's identity ([`plan_id`]); what was
+//! Hooks ([`hooks`]) tell what the server executes; [`executions`] follows each execution ([`open`]) and knows its plan's identity ([`plan_id`]); what was
 //! counted goes to the process's slot in shared memory ([`pending`]), and from there, each second, to tables ([`handover`], [`table`]) that SQL
 //! functions read ([`views`]). Some executions are looked at more closely ([`sampling`], [`plan_text`]). [`shmem`] lays the memory out, [`worker`] runs in the
 //! background, [`state`] is the file that survives restarts. Nothing of it can make a query fail ([`guard`]).
@@ -16,6 +16,7 @@ mod hooks;
 mod keys;
 mod locks;
 mod moments;
+mod open;
 mod pending;
 mod plan_id;
 mod plan_text;

@@ -9,7 +9,10 @@ use std::{
     sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
-use crate::{counters::Counters, keys::PlanKey};
+use crate::{
+    counters::Counters,
+    keys::{PlanKey, StatementKey},
+};
 
 /// Plans that a process counts before it must hand them on itself.
 pub(crate) const PENDING: usize = 32;
@@ -62,7 +65,33 @@ pub(crate) struct Slot {
     query_id: AtomicU64,
     plan_id: AtomicU64,
     since: AtomicI64,
-    entries: UnsafeCell<[Pending; PENDING]>,
+    entries: UnsafeCell<Entries>,
+}
+
+/// What a process has counted.
+#[repr(C)]
+struct Entries {
+    /// Of the keys: they are compared before the keys are, which lie far apart.
+    tags: [u64; PENDING],
+    counted: [Pending; PENDING],
+}
+
+/// Query and plan ids are hashes: what distinguishes keys is in all of its bits.
+#[inline]
+fn tag(key: &PlanKey) -> u64 {
+    let StatementKey { database, user, query_id, top_level } = key.statement;
+    let who = u64::from(database) << 33 ^ u64::from(user) << 1 ^ top_level;
+    query_id ^ key.plan_id.rotate_left(32) ^ who
+}
+
+impl Entries {
+    /// The entry of a key among the first `used`. What was new last is looked at first: planned, then executed.
+    #[inline]
+    fn find(&mut self, key: &PlanKey, tag: u64, used: usize) -> Option<&mut Pending> {
+        let known = self.tags.get(..used)?.iter().zip(&self.counted);
+        let at = known.rev().position(|(known, entry)| *known == tag && entry.key == *key)?;
+        self.counted.get_mut(used - 1 - at)
+    }
 }
 
 // SAFETY: the entries are touched only by who has set `busy`.
@@ -121,18 +150,19 @@ impl Slot {
         let _busy = self.enter()?;
         // SAFETY: nobody else is at the entries while `_busy` lives.
         let entries = unsafe { &mut *self.entries.get() };
-        let used = self.used.load(Ordering::Relaxed) as usize;
-        let found = entries[..used.min(PENDING)].iter_mut().find(|entry| entry.key == *key);
-        let entry = match found {
-            Some(entry) => entry,
-            None => {
-                let Some(entry) = entries.get_mut(used) else { return Some(false) };
-                *entry = Pending { key: *key, collapsed_id, at, counters: Counters::default() };
-                self.used.store(used as u32 + 1, Ordering::Relaxed);
-                entry
-            }
+        let used = (self.used.load(Ordering::Relaxed) as usize).min(PENDING);
+        let tag = tag(key);
+        if let Some(entry) = entries.find(key, tag, used) {
+            entry.at = at;
+            add(&mut entry.counters);
+            return Some(true);
+        }
+        let (Some(place), Some(entry)) = (entries.tags.get_mut(used), entries.counted.get_mut(used)) else {
+            return Some(false);
         };
-        entry.at = at;
+        *place = tag;
+        *entry = Pending { key: *key, collapsed_id, at, counters: Counters::default() };
+        self.used.store(used as u32 + 1, Ordering::Relaxed);
         add(&mut entry.counters);
         Some(true)
     }
@@ -148,7 +178,7 @@ impl Slot {
         let used = self.used.swap(0, Ordering::Relaxed) as usize;
         // SAFETY: nobody else is at the entries while `_busy` lives.
         let entries = unsafe { &*self.entries.get() };
-        into.extend_from_slice(&entries[..used.min(PENDING)]);
+        into.extend_from_slice(&entries.counted[..used.min(PENDING)]);
         Some(())
     }
 
@@ -176,7 +206,7 @@ impl Drop for Busy<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counters::Usage, keys::StatementKey};
+    use crate::counters::Usage;
 
     fn slot() -> Box<Slot> {
         // SAFETY: plain numbers and atomics, for which zero is valid, as the shared memory is at first.
@@ -190,7 +220,7 @@ mod tests {
     #[test]
     fn counts_come_out_once() {
         let (slot, mut out) = (slot(), Vec::new());
-        let add = |counters: &mut Counters| counters.add(&Usage { rows: 1, time: 10, ..Usage::default() });
+        let add = |counters: &mut Counters| counters.add(&Usage { rows: 1, time: 10, ..Usage::NONE });
         for _ in 0..3 {
             assert_eq!(slot.count(&key(7), 8, 9, add), Some(true));
         }

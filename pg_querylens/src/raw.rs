@@ -20,6 +20,8 @@ unsafe extern "C-unwind" {
     pub(crate) fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
     /// The time now, in microseconds since 2000-01-01.
     pub(crate) fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+    /// The current subtransaction.
+    pub(crate) fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
     /// The effective user.
     pub(crate) fn GetUserId() -> pg_sys::Oid;
     /// Whether recursion should end.

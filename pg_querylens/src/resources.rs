@@ -37,8 +37,8 @@ impl Moment {
 #[inline]
 fn difference<const N: usize>(sums: &mut [u64; N], now: &[u64; N], before: &[u64; N]) {
     for at in 0..N {
-        // Whoever resets the server's counters meanwhile makes a difference wrong, but no sum overflow.
-        sums[at] = sums[at].wrapping_add(now[at].saturating_sub(before[at]));
+        // The server's counters only grow, and no check is as cheap as this is in words of several counters.
+        sums[at] = sums[at].wrapping_add(now[at].wrapping_sub(before[at]));
     }
 }
 

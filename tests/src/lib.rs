@@ -12,6 +12,7 @@ pub mod layout;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod random_sql;
 pub mod recorded;
 pub mod servers;
 pub mod status;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{cargo, is_root, run as execute},
-    layout,
+    layout, querylens,
     setup::{self, Purpose},
 };
 
@@ -30,6 +30,8 @@ enum Benchmark {
     Fidelity,
     /// CPU time and memory of the agent against what it has to watch.
     Scale,
+    /// What a query costs more with the extension pg_querylens, beside nothing, pg_stat_statements and auto_explain.
+    Querylens,
     /// The protocol machines on recorded traffic, on one core.
     Wire,
     /// The normaliser on statements of about 120 bytes, on one core.
@@ -42,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Benchmark::Overhead => on_servers("overhead", &options.options),
         Benchmark::Fidelity => on_servers("fidelity", &options.options),
         Benchmark::Scale => on_servers("scale", &options.options),
+        Benchmark::Querylens => of_extension(&options.options),
         Benchmark::Wire => with_criterion("wire", &options.options),
         Benchmark::Sql => with_criterion("sql", &options.options),
     }
@@ -55,6 +58,17 @@ fn on_servers(name: &str, options: &[OsString]) -> Result<()> {
     setup::ensure(&[Purpose::Build, Purpose::Test, Purpose::Bench], false)?;
     execute(cargo().args(["build", "--release", "--package=querylens", "--bin=querylens"]).args(BENCHMARKS))?;
     hand_over(&[name.into()], options)
+}
+
+/// The benchmark of the extension.
+fn of_extension(options: &[OsString]) -> Result<()> {
+    if !is_root() {
+        bail!("this benchmark needs root: it starts servers as another user, in a control group");
+    }
+    setup::ensure(&[Purpose::Build, Purpose::Test, Purpose::Bench, Purpose::Extension], false)?;
+    querylens::build(querylens::BENCHMARKED)?;
+    execute(cargo().args(["build", "--release"]).args(BENCHMARKS))?;
+    hand_over(&["querylens".into()], options)
 }
 
 /// A bench of the agent's library.

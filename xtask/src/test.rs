@@ -21,30 +21,33 @@ pub(crate) struct Options {
     /// Stages to run; all of them if none is named.
     #[arg(value_parser = PossibleValuesParser::new(STAGES.iter().map(|stage| stage.name)))]
     names: Vec<String>,
+    /// Major versions of PostgreSQL on which the stage `querylens` tests the extension, instead of those that every run takes.
+    #[arg(long = "pg", num_args = 1.., value_parser = querylens::major())]
+    pub(crate) majors: Vec<u32>,
 }
 
 struct Stage {
     name: &'static str,
     /// What it needs on the machine.
     needs: &'static [Purpose],
-    run: fn() -> Result<()>,
+    run: fn(&Options) -> Result<()>,
 }
 
 /// Cheapest first, so that what is wrong is known early.
 const STAGES: &[Stage] = &[
-    Stage { name: "tidy", needs: &[], run: tidy::run },
-    Stage { name: "fmt", needs: &[Purpose::Lint], run: || execute(cargo().args(["fmt", "--all", "--check"])) },
-    Stage { name: "typos", needs: &[Purpose::Lint], run: typos },
-    Stage { name: "deny", needs: &[Purpose::Lint], run: deny },
-    Stage { name: "clippy", needs: &[Purpose::Build, Purpose::Lint], run: clippy },
-    Stage { name: "docs", needs: &[Purpose::Build], run: docs },
-    Stage { name: "unit", needs: &[Purpose::Build], run: unit },
+    Stage { name: "tidy", needs: &[], run: |_| tidy::run() },
+    Stage { name: "fmt", needs: &[Purpose::Lint], run: |_| execute(cargo().args(["fmt", "--all", "--check"])) },
+    Stage { name: "typos", needs: &[Purpose::Lint], run: |_| typos() },
+    Stage { name: "deny", needs: &[Purpose::Lint], run: |_| deny() },
+    Stage { name: "clippy", needs: &[Purpose::Build, Purpose::Lint], run: |_| clippy() },
+    Stage { name: "docs", needs: &[Purpose::Build], run: |_| docs() },
+    Stage { name: "unit", needs: &[Purpose::Build], run: |_| unit() },
     Stage {
         name: "querylens",
         needs: &[Purpose::Build, Purpose::Test, Purpose::Lint, Purpose::Extension],
-        run: querylens::test,
+        run: |options| querylens::test(&options.majors),
     },
-    Stage { name: "e2e", needs: &[Purpose::Build, Purpose::Test], run: end_to_end },
+    Stage { name: "e2e", needs: &[Purpose::Build, Purpose::Test], run: |_| end_to_end() },
 ];
 
 /// The verb.
@@ -61,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut results = vec![measure("setup", || setup::ensure(&needs, false))];
     for stage in chosen {
-        results.push(measure(stage.name, stage.run));
+        results.push(measure(stage.name, || (stage.run)(options)));
     }
     eprintln!("\n{:<8} {:>8}  result", "stage", "time");
     for (name, time, outcome) in &results {

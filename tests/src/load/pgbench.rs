@@ -25,6 +25,9 @@ pub enum Script {
     /// One SELECT under this many names, so that there are as many statements; in the simple protocol only, where pgbench puts its variables
     /// into the text. The clients share the names and go through them in turn.
     Distinct(u32),
+    /// One SELECT in 10,000 forms, each a statement of its own to the server, too; of a table that [`Pgbench::create_wide_table`] makes. In the simple
+    /// protocol only.
+    Unique,
 }
 
 impl Script {
@@ -33,13 +36,14 @@ impl Script {
         match self {
             Script::SelectOnly => Some("select-only"),
             Script::TpcB => Some("tpcb-like"),
-            Script::Distinct(_) => None,
+            Script::Distinct(_) | Script::Unique => None,
         }
     }
 
     /// The file of one that pgbench does not bring along.
-    fn file() -> PathBuf {
-        layout::checkout().join("tests/src/load/distinct.pgbench")
+    fn file(self) -> PathBuf {
+        let name = if self == Script::Unique { "unique.pgbench" } else { "distinct.pgbench" };
+        layout::checkout().join("tests/src/load").join(name)
     }
 }
 
@@ -101,10 +105,20 @@ impl Pgbench {
         launch.args(["--username=postgres", database]).run(Duration::from_secs(60)).map(drop)
     }
 
+    /// Creates the table of [`Script::Unique`] in a database that is there: ten columns, 1,000 rows.
+    pub fn create_wide_table(server: &Postgres, database: &str) -> Result<()> {
+        let list = |column: fn(u32) -> String| (0..10).map(column).collect::<Vec<_>>().join(", ");
+        let (columns, values) = (list(|n| format!("c{n} integer")), list(|n| format!("id + {n}")));
+        let mut client = server.client(database)?;
+        client.query(&format!("CREATE UNLOGGED TABLE wide (id integer PRIMARY KEY, {columns})"))?;
+        client.query(&format!("INSERT INTO wide SELECT id, {values} FROM generate_series(1, 1000) id"))?;
+        client.query("VACUUM ANALYZE wide").map(drop)
+    }
+
     /// The statements of one transaction, from pgbench itself.
     pub fn statements(&self, server: &Postgres) -> Result<Vec<String>> {
         let Some(name) = self.script.builtin() else {
-            let file = Script::file();
+            let file = self.script.file();
             return Ok(statements_of(&fs::read_to_string(&file).with_context(|| file.display().to_string())?));
         };
         let dir = tempfile::tempdir()?;
@@ -139,8 +153,9 @@ impl Pgbench {
             Script::Distinct(names) => {
                 let variables = [format!("names={names}"), format!("clients={}", self.clients), "n=-1".to_owned()];
                 let defined = variables.iter().map(|variable| format!("--define={variable}"));
-                launch.args(defined).arg("--file").arg(Script::file())
+                launch.args(defined).arg("--file").arg(self.script.file())
             }
+            Script::Unique => launch.arg("--file").arg(self.script.file()),
         };
         launch = match self.transport {
             Transport::Tcp => launch.arg("--host=127.0.0.1").network(server.network()),
@@ -235,7 +250,7 @@ tps = 3063.226151 (without initial connection time)
 
     #[test]
     fn the_script_of_many_names_is_one_statement() {
-        let script = std::fs::read_to_string(Script::file()).unwrap();
+        let script = std::fs::read_to_string(Script::Distinct(1).file()).unwrap();
         assert_eq!(statements_of(&script), ["SELECT abalance AS c$1 FROM pgbench_accounts WHERE aid = $2"]);
     }
 

@@ -1,4 +1,4 @@
-//! Benchmarks of the agent on real servers: `cargo xtask bench`.
+//! Benchmarks of the agent, and of the extension, on real servers: `cargo xtask bench`.
 #![allow(missing_docs, reason = "a binary has no public items")]
 
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use querylens_tests::process::end_on_signals;
 
 mod calibration;
 mod criterion;
+mod extension;
 mod fidelity;
 mod growth;
 mod machine;
@@ -35,6 +36,8 @@ enum Benchmark {
     Fidelity(fidelity::Options),
     /// CPU time and memory of the agent against rate, connections, statements and servers; about 12 minutes.
     Scale(scale::Options),
+    /// What a query costs more with the extension pg_querylens, beside nothing, pg_stat_statements and auto_explain; about 20 minutes.
+    Querylens(extension::Options),
     /// Tell what a bench of criterion has measured.
     Criterion(criterion::Options),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Benchmark::Overhead(options) => overhead::run(options),
         Benchmark::Fidelity(options) => fidelity::run(options),
         Benchmark::Scale(options) => scale::run(options),
+        Benchmark::Querylens(options) => extension::run(options),
         Benchmark::Criterion(options) => criterion::run(options),
     };
     match outcome {

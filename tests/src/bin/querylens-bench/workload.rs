@@ -13,7 +13,7 @@ use querylens_tests::{
 /// Database of pgbench.
 pub(crate) const DATABASE: &str = "bench";
 /// Factor of pgbench's tables: ten branches, so that TPC-B's clients seldom wait for each other.
-const SCALE: u32 = 10;
+pub(crate) const SCALE: u32 = 10;
 /// Major version of PostgreSQL.
 const MAJOR: u32 = 17;
 

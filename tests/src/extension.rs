@@ -44,6 +44,11 @@ fn source(name: &str) -> PathBuf {
 impl Extended {
     /// Starts a server of a major version that loads `libraries`, e.g. `'pg_querylens,pg_stat_statements'`.
     pub fn start(major: u32, libraries: &str, more: &[(&str, &str)]) -> Result<Extended> {
+        Extended::start_run_by(Vec::new(), major, libraries, more)
+    }
+
+    /// The same with a program that runs the server, see [`PostgresOptions::runner`].
+    pub fn start_run_by(runner: Vec<String>, major: u32, libraries: &str, more: &[(&str, &str)]) -> Result<Extended> {
         let library = tempfile::Builder::new().prefix("querylens-extension-").tempdir()?;
         fs::set_permissions(library.path(), fs::Permissions::from_mode(0o755))?;
         let built = layout::extension(major).join("pg_querylens.so");
@@ -57,6 +62,7 @@ impl Extended {
         fs::copy(source("sql").join(SCRIPT), control.join(SCRIPT))?;
         let mut options = PostgresOptions::new(major);
         options.settings = settings(major, &library, libraries, more);
+        options.runner = runner;
         let extended = Extended { server: Postgres::start(options)?, major, library };
         extended.create()?;
         Ok(extended)

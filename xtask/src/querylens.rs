@@ -30,8 +30,8 @@ pub(crate) fn major() -> impl TypedValueParser<Value = u32> {
     PossibleValuesParser::new(MAJORS).try_map(|major| major.parse::<u32>())
 }
 
-/// The stage: lints against each version's headers, unit tests, then the tests on each version's server.
-pub(crate) fn test(chosen: &[u32]) -> Result<()> {
+/// The stage: lints against each version's headers, unit tests, then the tests on each version's server, and under valgrind if that is asked for.
+pub(crate) fn test(chosen: &[u32], valgrind: bool) -> Result<()> {
     let majors = if chosen.is_empty() { ALWAYS } else { chosen };
     provide(majors)?;
     execute(cargo().args(["fmt", MANIFEST, "--check"]))?;
@@ -45,8 +45,13 @@ pub(crate) fn test(chosen: &[u32]) -> Result<()> {
         }
         build(*major)?;
     }
+    let mut names: Vec<String> = majors.iter().map(|major| format!("pg_querylens_{major}")).collect();
+    if valgrind {
+        setup::ensure(&[Purpose::Memory], false)?;
+        build(BENCHMARKED)?;
+        names.push("under_valgrind".to_owned());
+    }
     let arguments = ["test", "--release", "--locked", "--package=querylens-tests", "--test=pg_querylens", "--"];
-    let names = majors.iter().map(|major| format!("pg_querylens_{major}"));
     execute(cargo_as_root()?.args(arguments).args(["--ignored", "--test-threads=1"]).args(names))
 }
 

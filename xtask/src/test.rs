@@ -23,7 +23,10 @@ pub(crate) struct Options {
     names: Vec<String>,
     /// Major versions of PostgreSQL on which the stage `querylens` tests the extension, instead of those that every run takes.
     #[arg(long = "pg", num_args = 1.., value_parser = querylens::major())]
-    pub(crate) majors: Vec<u32>,
+    majors: Vec<u32>,
+    /// The stage `querylens` also runs the extension under valgrind, which takes minutes.
+    #[arg(long)]
+    valgrind: bool,
 }
 
 struct Stage {
@@ -45,7 +48,7 @@ const STAGES: &[Stage] = &[
     Stage {
         name: "querylens",
         needs: &[Purpose::Build, Purpose::Test, Purpose::Lint, Purpose::Extension],
-        run: |options| querylens::test(&options.majors),
+        run: |options| querylens::test(&options.majors, options.valgrind),
     },
     Stage { name: "e2e", needs: &[Purpose::Build, Purpose::Test], run: |_| end_to_end() },
 ];

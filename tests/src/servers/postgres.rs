@@ -33,6 +33,8 @@ pub struct PostgresOptions {
     pub network: Network,
     /// Name of the executable, if not `postgres`; not for a version installed by the system, whose files must stay as they are.
     pub executable: Option<String>,
+    /// A program and its arguments that run the server instead of the kernel, e.g. `valgrind`.
+    pub runner: Vec<String>,
 }
 
 impl PostgresOptions {
@@ -43,7 +45,15 @@ impl PostgresOptions {
             // Also what its clients do before and after the statements of interest is then told apart from loss.
             ("pg_stat_statements.track_utility".to_owned(), "on".to_owned()),
         ];
-        PostgresOptions { major, tcp: true, settings, tls: false, network: Network::Host, executable: None }
+        PostgresOptions {
+            major,
+            tcp: true,
+            settings,
+            tls: false,
+            network: Network::Host,
+            executable: None,
+            runner: Vec::new(),
+        }
     }
 }
 
@@ -207,8 +217,12 @@ fn launch(options: &PostgresOptions, tree: &Path, dir: &Path) -> Result<Process>
     fs::write(data.join(SETTINGS), settings)?;
     user.own(&data.join(SETTINGS))?;
     let executable = tree.join("bin").join(options.executable.as_deref().unwrap_or("postgres"));
+    let launch = match options.runner.split_first() {
+        Some((runner, arguments)) => Launch::new(runner).args(arguments).arg(executable),
+        None => Launch::new(executable),
+    };
     // An immediate shutdown ends all its processes and gives back its shared memory; after SIGKILL it could do neither.
-    let launch = Launch::new(executable).arg("-D").arg(&data).user(user).on_parent_death(libc::SIGQUIT);
+    let launch = launch.arg("-D").arg(&data).user(user).on_parent_death(libc::SIGQUIT);
     launch.network(options.network).log(&dir.join("log")).start()
 }
 

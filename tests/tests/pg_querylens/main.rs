@@ -29,6 +29,7 @@ macro_rules! on_each_version {
 
 mod counting;
 mod identity;
+mod memory;
 mod random;
 mod safety;
 mod views;

@@ -313,7 +313,7 @@ impl Generator {
         let number = self.number(0, scope);
         match (kind, self.random.u32(0..4)) {
             (Kind::Text, 0) => format!("max({})", self.text(0, scope)),
-            (Kind::Text, _) => format!("string_agg({0}::text, ',' ORDER BY {0})", number),
+            (Kind::Text, _) => format!("string_agg({number}::text, ',' ORDER BY {number})"),
             (Kind::Number, 0) => "count(*)".to_owned(),
             (Kind::Number, 1) => format!("count(DISTINCT {number})"),
             (Kind::Number, 2) => format!("min({number})"),

@@ -183,6 +183,12 @@ fn load(extended: &Extended, seconds: u32) -> querylens_tests::load::Load {
 fn crashes_under_load(major: u32) {
     let extended = Extended::start(major, "'pg_querylens'", &[("pg_querylens.sample_rate", "0.5")]).unwrap();
     Pgbench::initialise(&extended.server, "bench").unwrap();
+    // Tables that are not logged are empty after a crash, and pgbench refuses them.
+    let mut client = extended.server.client("bench").unwrap();
+    for table in ["accounts", "branches", "tellers", "history"] {
+        client.query(&format!("ALTER TABLE pgbench_{table} SET LOGGED")).unwrap();
+    }
+    drop(client);
     for round in 1..=5 {
         let load = load(&extended, 10);
         let busy = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench' AND state = 'active' LIMIT 1";

@@ -72,7 +72,7 @@ impl Rounds {
     /// Variants and numbers of connections of a load.
     fn cells(rounds: &[Round]) -> Vec<(Variant, u32)> {
         let first = rounds.first().into_iter().flatten();
-        first.flat_map(|(variant, samples)| samples.keys().map(|clients| (*variant, *clients))).collect()
+        first.flat_map(|(variant, samples)| samples.keys().map(move |clients| (*variant, *clients))).collect()
     }
 
     /// For machines: of each variant throughput and CPU a query by connections, and what the latter is more than that of nothing; `cpu_us` alone is

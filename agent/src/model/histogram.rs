@@ -103,6 +103,21 @@ impl Histogram {
         self.counts.iter().enumerate().map(|(at, count)| (self.first + at, *count))
     }
 
+    /// Mean of the natural logarithm of the durations in seconds, and the sum of squared deviations from it; each duration counts as the geometric middle of its
+    /// bucket. `None` if there is none.
+    pub fn log_moments(&self) -> Option<(f64, f64)> {
+        if self.count == 0 {
+            return None;
+        }
+        let count = self.count as f64;
+        // Bucket `b` reaches from 2^((b + OFFSET) / 8) to 2^((b + OFFSET + 1) / 8) seconds.
+        let log =
+            |bucket: usize| (bucket as f64 + f64::from(OFFSET) + 0.5) / f64::from(1 << SCALE) * std::f64::consts::LN_2;
+        let mean = self.buckets().map(|(bucket, number)| number as f64 * log(bucket)).sum::<f64>() / count;
+        let squares = self.buckets().map(|(bucket, number)| number as f64 * (log(bucket) - mean).powi(2)).sum();
+        Some((mean, squares))
+    }
+
     /// Quantile `q` in 0..=1, interpolated within its bucket (error at most the bucket's width, 9 %); zero if there is none.
     pub fn quantile(&self, q: f64) -> Duration {
         if self.count == 0 {
@@ -140,6 +155,18 @@ mod tests {
         }
         assert_eq!(histogram.max(), Duration::from_micros(10_000));
         assert_eq!(histogram.mean(), Duration::from_nanos(5_000_500));
+    }
+
+    #[test]
+    fn moments_of_the_logarithm() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.log_moments(), None);
+        let durations = [0.001, 0.002, 0.004, 0.008];
+        durations.iter().for_each(|secs| histogram.record(Duration::from_secs_f64(*secs)));
+        let (mean, squares) = histogram.log_moments().expect("there are some");
+        assert!((mean.exp() / 0.001 / 8f64.sqrt() - 1.0).abs() < 0.05, "{mean}");
+        // Deviations of 1.5, 0.5, 0.5, 1.5 octaves.
+        assert!((squares / 5.0 / std::f64::consts::LN_2.powi(2) - 1.0).abs() < 0.1, "{squares}");
     }
 
     #[test]

@@ -11,11 +11,13 @@ pub mod printable;
 pub mod problem;
 pub mod secret;
 pub mod session;
+pub mod signal;
 pub mod snapshot;
 pub mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod time;
+pub mod trace;
 pub mod transaction;
 pub mod verdict;
 
@@ -29,11 +31,13 @@ pub use printable::printable;
 pub use problem::Problem;
 pub use secret::Secret;
 pub use session::{SessionInfo, SessionState};
+pub use signal::{Batch, Record, Signal};
 pub use snapshot::{
     AgentStats, InstanceSnapshot, Mean, Outlier, SessionCounts, Snapshot, StatementSnapshot, StatementStats,
     TransactionStats, WireState,
 };
 pub use statement::{Code, Kind, Statement, StatementText, Status, Text};
-pub use time::Timestamp;
+pub use time::{Timestamp, WallClock};
+pub use trace::{SpanId, TraceId, TraceParent};
 pub use transaction::{Outcome, Transaction};
 pub use verdict::Verdict;

@@ -68,9 +68,13 @@ macro_rules! attributes {
 }
 
 macro_rules! metrics {
-    ($($id:ident = $name:literal, $unit:literal, $instrument:ident, $description:literal, $attributes:expr;)*) => {
-        /// Metrics.
-        pub mod metric {
+    (
+        $(#[doc = $about:literal])* $module:ident, $all:ident:
+        $($id:ident = $name:literal, $unit:literal, $instrument:ident, $description:literal, $attributes:expr;)*
+    ) => {
+        $(#[doc = $about])*
+        pub mod $module {
+            #[allow(unused_imports, reason = "not every catalogue has groups")]
             use super::{Instrument, Metric, attribute as a, groups as g};
             $(
                 #[doc = $description]
@@ -84,8 +88,8 @@ macro_rules! metrics {
             )*
         }
 
-        /// All metrics.
-        pub static METRICS: &[&Metric] = &[$(&metric::$id,)*];
+        $(#[doc = $about])*
+        pub static $all: &[&Metric] = &[$(&$module::$id,)*];
     };
 }
 
@@ -124,6 +128,19 @@ attributes! {
     WIRE_STRATEGY = "querylens.wire.strategy", "How the agent attaches to the server: boundary, socket, syscall or none";
     LOSS_CAUSE = "querylens.loss.cause", "Why something was lost, cut or refused";
     SESSION_TRANSPORT = "querylens.session.transport", "Over what the sessions seen so far came: unix, tcp, tcp+unix or none";
+    // Points: the processors.
+    PROCESSOR = "querylens.processor", "Stage of the chain of processors";
+    SIGNAL = "querylens.signal", "Kind of signal: interval, execution, plan, activity, blocking, fact or finding";
+    REASON = "querylens.reason", "Why something was discarded or refused, or how it ended";
+    QUESTION = "querylens.question", "What a server is asked; empty for the server as a whole";
+    CACHE = "querylens.cache", "Which of a processor's caches";
+    SAMPLING_RULE = "sampling.rule", "Rule that decided to keep an execution";
+    TOPIC = "querylens.finding.topic", "What a finding is about";
+    FEEDBACK_CATEGORY = "feedback.category", "What a feedback about the data is about";
+    PII_CLASS = "querylens.pii.class", "Kind of private text";
+    DIMENSION = "querylens.dimension", "Attribute whose distinct values are counted";
+    RULE = "querylens.rule", "Rule of a receiver that a record would have broken";
+    METRIC = "querylens.metric", "Name of a metric whose series are counted";
 }
 
 /// Sets of attributes that several metrics share.
@@ -187,6 +204,8 @@ mod groups {
 }
 
 metrics! {
+    /// Metrics of servers and of the agent.
+    metric, METRICS:
     SERVER_OPERATION_DURATION = "db.server.operation.duration", "s", Histogram,
         "Time from the last byte of a request to the completion message of its response, seen at the server",
         g::STATEMENT_DURATION;
@@ -242,6 +261,121 @@ metrics! {
         "The agent's version", &[a::SERVICE_VERSION];
 }
 
+metrics! {
+    /// Metrics of the processors.
+    processor_metric, PROCESSOR_METRICS:
+    STAGE_RECORDS = "querylens.processor.records", "{record}", Counter,
+        "Records that came to a stage", &[a::PROCESSOR];
+    STAGE_MADE = "querylens.processor.made", "{record}", Counter,
+        "Records that a stage made", &[a::PROCESSOR];
+    STAGE_DISCARDED = "querylens.processor.discarded", "{record}", Counter,
+        "Records that a stage took out", &[a::PROCESSOR, a::REASON, a::SIGNAL];
+    STAGE_TIME = "querylens.processor.time", "s", Counter,
+        "Time that a stage took", &[a::PROCESSOR];
+    MEMORY_PERCENT = "querylens.memory_guard.usage", "%", Gauge,
+        "Memory in use of what the agent may use", &[];
+    MEMORY_LEVEL = "querylens.memory_guard.level", "1", Gauge,
+        "What is shed: 0 nothing, 1 examples by chance, 2 plans too, 3 all but statistics and findings", &[];
+    MEMORY_SHED = "querylens.memory_guard.shed", "{record}", Counter,
+        "Records that went because memory was short", &[];
+    CIRCUIT_STATE = "querylens.circuit_breaker.state", "1", Gauge,
+        "State of a circuit: 0 closed, 1 half open, 2 open", &[a::SERVICE_INSTANCE_ID, a::QUESTION];
+    CIRCUIT_TRIPS = "querylens.circuit_breaker.trips", "{trip}", Counter,
+        "Times that a circuit was opened", &[];
+    CIRCUIT_RECOVERY_ATTEMPTS = "querylens.circuit_breaker.recovery_attempts", "{attempt}", Counter,
+        "Questions that were asked to see whether a server is well again", &[];
+    CIRCUIT_RECOVERIES = "querylens.circuit_breaker.recoveries", "{recovery}", Counter,
+        "Times that a circuit closed again", &[];
+    CIRCUIT_RECOVERY_TIME = "querylens.circuit_breaker.recovery_time", "s", Counter,
+        "Time from opening to closing, over all recoveries", &[];
+    CIRCUIT_FAILURES = "querylens.circuit_breaker.failures", "{failure}", Counter,
+        "Questions that got no good answer", &[a::ERROR_TYPE];
+    CIRCUIT_REFUSALS = "querylens.circuit_breaker.refusals", "{question}", Counter,
+        "Questions that were not asked", &[a::REASON];
+    CIRCUIT_EVICTIONS = "querylens.circuit_breaker.evictions", "{server}", Counter,
+        "Servers whose circuits were forgotten for want of room", &[];
+    VERIFICATION_RECORDS = "querylens.verification.records", "{record}", Counter,
+        "Records that were verified", &[];
+    VERIFICATION_FAILURES = "querylens.verification.failures", "{failure}", Counter,
+        "Things that were odd about the data", &[a::FEEDBACK_CATEGORY];
+    VERIFICATION_QUALITY = "querylens.verification.quality", "1", Gauge,
+        "Quality of the data: 1 less 0.3 of the share that lacks something and 0.2 of the share that cannot be", &[];
+    VERIFICATION_FEEDBACK_HELD_BACK = "querylens.verification.feedback_held_back", "{feedback}", Gauge,
+        "Feedbacks that wait to be told as a number", &[];
+    PII_DETECTED = "querylens.verification.pii_detected", "{text}", Counter,
+        "Texts in which something private was found", &[a::PII_CLASS];
+    PII_ANONYMIZED = "querylens.verification.pii_anonymized", "{record}", Counter,
+        "Records out of which something private was taken", &[];
+    CARDINALITY = "querylens.verification.cardinality", "{value}", Gauge,
+        "Distinct values in this UTC day", &[a::SIGNAL, a::DIMENSION];
+    HEALING = "querylens.verification.healing", "{remedy}", Counter,
+        "Remedies tried, troubles healed and given up", &[a::REASON];
+    PLANS_READ = "querylens.plan_attributes.plans", "{plan}", Counter,
+        "Plans that were read", &[];
+    PLANS_UNREADABLE = "querylens.plan_attributes.unreadable", "{plan}", Counter,
+        "Plans that were no plan of their engine, or too large", &[];
+    PLANS_WITHHELD = "querylens.plan_attributes.withheld", "{plan}", Counter,
+        "Plans whose text was too long to be sent", &[];
+    PLAN_CHANGES = "querylens.plan_attributes.changes", "{change}", Counter,
+        "Times that a statement changed its plan", &[];
+    PLAN_STATEMENTS = "querylens.plan_attributes.statements", "{statement}", Gauge,
+        "Statements whose plans and speed are remembered", &[];
+    PLAN_EVICTIONS = "querylens.plan_attributes.evictions", "{statement}", Counter,
+        "Statements that were forgotten for want of room", &[];
+    FINDINGS = "querylens.findings", "{finding}", Counter,
+        "Conclusions about statements", &[a::TOPIC];
+    CORRELATOR_SESSIONS = "querylens.query_correlator.sessions", "{session}", Gauge,
+        "Sessions that are followed", &[];
+    CORRELATOR_EVICTIONS = "querylens.query_correlator.evictions", "{session}", Counter,
+        "Sessions that were forgotten for want of room", &[];
+    CORRELATOR_RETRIES = "querylens.query_correlator.retries", "{execution}", Counter,
+        "Executions that repeated one that had failed", &[];
+    SAMPLER_EXECUTIONS = "querylens.adaptive_sampler.records_processed", "{execution}", Counter,
+        "Executions that came to the sampler", &[];
+    SAMPLER_KEPT = "querylens.adaptive_sampler.records_kept", "{execution}", Counter,
+        "Executions that were kept", &[];
+    SAMPLER_TARGET = "querylens.adaptive_sampler.target_rate", "{execution}/s", Gauge,
+        "Executions to keep in a second, as far as there is room", &[];
+    SAMPLER_RATE = "querylens.adaptive_sampler.current_sample_rate", "1", Gauge,
+        "Share of the executions that a rule keeps now", &[a::SAMPLING_RULE];
+    SAMPLER_RULE_MATCHES = "querylens.adaptive_sampler.rule_matches", "{execution}", Counter,
+        "Executions by the rule that decided", &[a::SAMPLING_RULE];
+    SAMPLER_WEIGHT_LOST = "querylens.adaptive_sampler.weight_lost", "{execution}", Counter,
+        "Executions that no example stands for, because their statement was forgotten", &[];
+    SAMPLER_KERNEL_ONE_IN = "querylens.adaptive_sampler.kernel_one_in", "{execution}", Gauge,
+        "Of so many executions the kernel is asked to show one", &[];
+    SAMPLER_CACHE_HIT_RATE = "querylens.adaptive_sampler.cache_hit_rate", "1", Gauge,
+        "Share of the plans that had been shown a short time before", &[];
+    SAMPLER_CACHE_SIZE = "querylens.adaptive_sampler.cache_size", "{entry}", Gauge,
+        "Entries of a cache", &[a::CACHE];
+    SAMPLER_CACHE_EVICTIONS = "querylens.adaptive_sampler.cache_evictions", "{entry}", Counter,
+        "Entries that were forgotten for want of room", &[a::CACHE];
+    COST_BYTES = "querylens.cost_control.bytes", "By", Gauge,
+        "Bytes of this month", &[];
+    COST_INSTANCE_BYTES = "querylens.cost_control.instance_bytes", "By", Gauge,
+        "Bytes of this month by server", &[a::SERVICE_INSTANCE_ID];
+    COST_SIGNAL_BYTES = "querylens.cost_control.signal_bytes", "By", Gauge,
+        "Bytes of this month by kind of signal", &[a::SIGNAL];
+    COST_SPENT = "querylens.cost_control.spent", "{USD}", Gauge,
+        "What this month has cost so far", &[];
+    COST_FORECAST = "querylens.cost_control.forecast", "{USD}", Gauge,
+        "What this month will come to", &[];
+    COST_BUDGET = "querylens.cost_control.budget", "{USD}", Gauge,
+        "What a month may cost", &[];
+    COST_RUNG = "querylens.cost_control.rung", "1", Gauge,
+        "What is left out: 0 nothing to 4 all but totals, top statements, failures and findings", &[];
+    NEWRELIC_MENDS = "querylens.error_monitor.mends", "{mend}", Counter,
+        "Things mended that New Relic would have refused", &[a::RULE, a::SIGNAL];
+    NEWRELIC_ANSWERS = "querylens.error_monitor.answers", "{answer}", Counter,
+        "Answers of New Relic by what they meant", &[a::REASON];
+    NEWRELIC_REJECTED = "querylens.error_monitor.rejected", "{point}", Counter,
+        "Points and faults that New Relic rejected", &[];
+    NEWRELIC_STOPPED = "querylens.error_monitor.stopped", "1", Gauge,
+        "1 while nothing is sent because the key or the address is wrong", &[];
+    NEWRELIC_SERIES = "querylens.error_monitor.series", "{series}", Gauge,
+        "Series of a metric in this UTC day", &[a::METRIC];
+}
+
 /// Value of `error.type` for a failure without a code (semantic conventions, error.type).
 pub const ERROR_TYPE_OTHER: &str = "_OTHER";
 /// Values of `network.io.direction`.
@@ -260,7 +394,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_well_formed() {
         let mut seen = HashSet::new();
-        for metric in METRICS {
+        for metric in METRICS.iter().chain(PROCESSOR_METRICS) {
             assert!(seen.insert(metric.name), "{} twice", metric.name);
             assert_eq!(metric.unit.is_empty(), metric.instrument == Instrument::Info, "unit of {}", metric.name);
         }
@@ -276,7 +410,7 @@ mod tests {
 
     #[test]
     fn descriptions_are_one_sentence_without_full_stop() {
-        let descriptions = METRICS.iter().map(|metric| metric.description);
+        let descriptions = METRICS.iter().chain(PROCESSOR_METRICS).map(|metric| metric.description);
         for description in descriptions.chain(ATTRIBUTES.iter().map(|attribute| attribute.description)) {
             assert!(!description.is_empty() && !description.ends_with('.'), "{description}");
         }
@@ -284,7 +418,7 @@ mod tests {
 
     #[test]
     fn metrics_have_only_known_attributes() {
-        for metric in METRICS {
+        for metric in METRICS.iter().chain(PROCESSOR_METRICS) {
             for attribute in metric.attributes {
                 assert!(ATTRIBUTES.iter().any(|known| known.name == *attribute), "{}: {attribute}", metric.name);
             }

@@ -33,7 +33,7 @@ mod tokens;
 
 use std::{fmt, sync::Arc};
 
-pub use comment::{SpanId, TraceId, TraceParent, traceparent};
+pub use comment::traceparent;
 
 use crate::model::{Digest, Engine};
 

@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod export;
 pub mod health;
 pub mod model;
+pub mod processors;
 pub mod replay;
 pub mod runtime;
 pub mod sql;

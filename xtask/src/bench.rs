@@ -36,6 +36,8 @@ enum Benchmark {
     Wire,
     /// The normaliser on statements of about 120 bytes, on one core.
     Sql,
+    /// The chain of processors on signals made of recorded traffic, on one core.
+    Pipeline,
 }
 
 /// The verb.
@@ -47,6 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Benchmark::Querylens => of_extension(&options.options),
         Benchmark::Wire => with_criterion("wire", &options.options),
         Benchmark::Sql => with_criterion("sql", &options.options),
+        Benchmark::Pipeline => with_criterion("pipeline", &options.options),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `bench wire` and `bench sql`: what criterion measured, as one line and a table.
+//! `bench wire`, `bench sql` and `bench pipeline`: what criterion measured, as one line and a table.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Options {
     #[command(flatten)]
     output: Output,
-    /// `wire` or `sql`.
+    /// `wire`, `sql` or `pipeline`.
     #[arg(value_enum)]
     benchmark: Benchmark,
     /// Criterion's directory.
@@ -34,6 +34,8 @@ enum Benchmark {
     Wire,
     /// The normaliser.
     Sql,
+    /// The chain of processors.
+    Pipeline,
 }
 
 /// One bench.
@@ -56,18 +58,55 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let benchmark = match options.benchmark {
         Benchmark::Wire => "wire",
         Benchmark::Sql => "sql",
+        Benchmark::Pipeline => "pipeline",
     };
     let json: Vec<Value> = figures.iter().map(Figure::json).collect();
-    let rows: Vec<Vec<String>> = figures.iter().map(Figure::cells).collect();
-    let head = ["bench", "statements/s", "bytes/s", "µs an iteration (95 %)"];
+    let (summary, tables) = match options.benchmark {
+        Benchmark::Wire | Benchmark::Sql => {
+            let rows: Vec<Vec<String>> = figures.iter().map(Figure::cells).collect();
+            let head = ["bench", "statements/s", "bytes/s", "µs an iteration (95 %)"];
+            (json!({ "benchmark": benchmark, "figures": json }), result::table(&head, &rows))
+        }
+        Benchmark::Pipeline => shares(&figures)?,
+    };
     Outcome {
         benchmark,
         method: format!("`cargo bench -p querylens --bench {benchmark}`, on one core"),
-        summary: json!({ "benchmark": benchmark, "figures": json }),
+        summary,
         raw: json!(json),
-        tables: result::table(&head, &rows),
+        tables,
     }
     .publish(&Machine::read(), options.output)
+}
+
+/// Time for a signal in the whole chain, and in each processor alone.
+fn shares(figures: &[Figure]) -> Result<(Value, String)> {
+    let each = figures.iter().map(|figure| {
+        let name = figure.name.strip_prefix("pipeline/").unwrap_or(&figure.name);
+        let micros = figure.micros_each().with_context(|| format!("{name} has no number of signals"))?;
+        Ok((name, micros, figure))
+    });
+    let each = each.collect::<Result<Vec<_>>>()?;
+    let (_, whole, _) = *each.iter().find(|(name, ..)| *name == "chain").context("the whole chain was not measured")?;
+    let alone: serde_json::Map<String, Value> = each
+        .iter()
+        .filter(|(name, ..)| *name != "chain")
+        .map(|(name, micros, _)| ((*name).to_owned(), rounded(*micros, 4)))
+        .collect();
+    let rows: Vec<Vec<String>> = each
+        .iter()
+        .map(|(name, micros, figure)| {
+            let rate = figure.rate("Elements").unwrap_or_default() / 1e6;
+            vec![
+                (*name).to_owned(),
+                format!("{micros:.3}"),
+                format!("{:.0} %", micros / whole * 100.0),
+                format!("{rate:.2}"),
+            ]
+        })
+        .collect();
+    let head = ["processor", "µs a signal", "of the chain", "million signals/s"];
+    Ok((json!({ "us_per_signal": rounded(whole, 4), "processors": alone }), result::table(&head, &rows)))
 }
 
 /// Reads every `new` directory: estimates.json has times, benchmark.json the identity.
@@ -105,6 +144,11 @@ impl Figure {
             .as_ref()
             .filter(|(unit, _)| unit.starts_with(wanted))
             .map(|(_, amount)| amount * 1e9 / self.nanos.0)
+    }
+
+    /// Microseconds for each of the elements of an iteration.
+    fn micros_each(&self) -> Option<f64> {
+        self.rate("Elements").map(|rate| 1e6 / rate)
     }
 
     fn json(&self) -> Value {
@@ -151,6 +195,20 @@ mod tests {
         assert_eq!(of(json!({ "Bytes": 6000 })).json()["bytes_per_s"], 2e9);
         assert_eq!(of(Value::Null).cells()[1..3], [String::new(), String::new()]);
         assert_eq!(figure(&json!({}), &estimates), None);
+    }
+
+    #[test]
+    fn the_chain_is_told_with_its_parts() {
+        let figure = |name: &str, nanos: f64| Figure {
+            name: format!("pipeline/{name}"),
+            nanos: (nanos, nanos, nanos),
+            throughput: Some(("Elements".to_owned(), 1000.0)),
+        };
+        let figures = [figure("chain", 800_000.0), figure("verification", 200_000.0)];
+        let (summary, table) = shares(&figures).unwrap();
+        assert_eq!(summary, json!({ "us_per_signal": 0.8, "processors": { "verification": 0.2 } }));
+        assert!(table.contains("| verification | 0.200 | 25 % | 5.00 |"), "{table}");
+        assert!(shares(&figures[1..]).is_err());
     }
 
     #[test]

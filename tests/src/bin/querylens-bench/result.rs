@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn every_benchmark_has_its_place_in_the_page() {
         let text = fs::read_to_string(page()).unwrap();
-        for benchmark in ["overhead", "fidelity", "scale", "growth", "wire", "sql", "querylens"] {
+        for benchmark in ["overhead", "fidelity", "scale", "growth", "wire", "sql", "querylens", "pipeline"] {
             assert!(between(&text, benchmark, "").is_some(), "{benchmark}");
         }
     }

@@ -37,7 +37,7 @@ pub struct Activity {
     pub lasting: Duration,
     /// What its client calls itself.
     pub application: Option<Arc<str>>,
-    /// Where its client is. Personal data in some laws: shown only if the configuration says so.
+    /// Where its client is. Personal data in some laws, and no text that the privacy gate sees: an exporter must not show it unasked.
     pub client: Option<IpAddr>,
 }
 

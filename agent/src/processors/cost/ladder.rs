@@ -17,9 +17,9 @@ pub enum Rung {
     /// Nothing.
     #[default]
     Full,
-    /// Half of the examples that are there by chance.
+    /// Half of the examples that are there by chance: the sampler's target is half of what it was.
     FewerExamples,
-    /// All of those, and the texts of plans.
+    /// As many of those as the sampler can leave out, and the texts of plans.
     NoPlanTexts,
     /// Also attributes with many values: users, applications.
     FewerAttributes,

@@ -44,8 +44,6 @@ pub struct CostControl {
     clock: WallClock,
     now: Timestamp,
     other: Arc<Digest>,
-    /// Examples of the rung that leaves out half of them, so that every second one goes.
-    examples: u64,
 }
 
 /// What is remembered over a restart.
@@ -78,7 +76,6 @@ impl CostControl {
             clock: WallClock::default(),
             now: Timestamp::default(),
             other: Arc::new(Digest::other()),
-            examples: 0,
             config,
         }
     }
@@ -134,22 +131,14 @@ impl CostControl {
         }
     }
 
-    fn judge(&mut self, rung: Rung, record: &mut Record) -> Sifted {
+    fn judge(&self, rung: Rung, record: &mut Record) -> Sifted {
         let slow = *self.config.slow_threshold;
-        let examples = &mut self.examples;
         let drop = match &mut record.signal {
             Signal::Execution(execution) => {
                 let failed = !matches!(execution.ending, Ending::Ok);
-                let chance = execution.sampling.rule.as_deref().is_none_or(|rule| !rule.starts_with("always."));
-                match rung {
-                    Rung::Full => false,
-                    Rung::FewerExamples => {
-                        *examples += u64::from(chance);
-                        chance && execution.duration < slow && *examples % 2 == 0
-                    }
-                    Rung::NoPlanTexts | Rung::FewerAttributes => chance && execution.duration < slow,
-                    Rung::TotalsOnly => !failed,
-                }
+                // What the sampler has kept has a weight that holds for the target it was given here; taking some of it away would make that wrong.
+                let unsampled = execution.sampling.rule.is_none() && !failed && execution.duration < slow;
+                (unsampled && rung >= Rung::NoPlanTexts) || (!failed && rung == Rung::TotalsOnly)
             }
             Signal::Plan(plan) => {
                 if rung >= Rung::NoPlanTexts {

@@ -16,7 +16,7 @@ const DAYS: usize = 28;
 pub(super) const GIGABYTE: f64 = 1e9;
 
 /// The account.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ledger {
     /// The day that is being counted, in the account's time zone, as year, month and day.
     today: Option<(i16, i8, i8)>,
@@ -33,21 +33,6 @@ pub(super) struct Ledger {
     whole: bool,
     /// Bytes that the receiver says it has stored this month, and what this account said then.
     stored: Option<(f64, u64)>,
-}
-
-impl Default for Ledger {
-    fn default() -> Ledger {
-        Ledger {
-            today: None,
-            day: 0,
-            month: 0,
-            by_instance: BTreeMap::new(),
-            by_kind: BTreeMap::new(),
-            past: VecDeque::new(),
-            whole: false,
-            stored: None,
-        }
-    }
 }
 
 impl Ledger {

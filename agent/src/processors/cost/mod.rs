@@ -46,6 +46,9 @@ pub struct CostControl {
     other: Arc<Digest>,
 }
 
+/// A server and a database of it.
+type Place = (Uuid, Option<Arc<str>>);
+
 /// What is remembered over a restart.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
@@ -165,7 +168,7 @@ impl CostControl {
 
     /// Gives the statements that took least the name that they share.
     fn rename_rest(&self, batch: &mut Batch) {
-        let mut by_place: HashMap<(Uuid, Option<Arc<str>>), HashMap<u64, u128>> = HashMap::new();
+        let mut by_place: HashMap<Place, HashMap<u64, u128>> = HashMap::new();
         for record in batch.records() {
             if let Signal::Interval(interval) = &record.signal {
                 let place = (record.origin.instance.service_instance_id, record.origin.database.clone());

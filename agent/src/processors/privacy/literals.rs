@@ -15,9 +15,7 @@ pub(super) fn has_any(engine: Engine, text: &str) -> bool {
                 Some(length) => at += length + 2,
                 None => return true,
             }
-        } else if byte == b'\'' || byte == b'"' {
-            return true;
-        } else if byte == b'$' && engine == Engine::Postgresql && bytes.get(at + 1) == Some(&b'$') {
+        } else if matches!(byte, b'\'' | b'"') || (engine == Engine::Postgresql && bytes[at..].starts_with(b"$$")) {
             return true;
         } else if starts_name(byte) {
             at += bytes[at..].iter().take_while(|byte| continues_name(**byte)).count();

@@ -165,6 +165,9 @@ extern "C" fn emit_response(session: *mut Session, counted_and_index: u64, buffe
     let mut header = header(kind::DATA, direction::RESPONSE, counted_and_index as u32, session, now);
     if counted_and_index >> 32 != 0 {
         header.flags |= flags::COUNTED;
+        if session.record == record::SAMPLE {
+            header.flags |= flags::SAMPLED;
+        }
     }
     let (elided, rest) = elide::response(session, &mut header, buffer, len);
     if elided > 0 {

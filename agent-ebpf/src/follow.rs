@@ -118,8 +118,8 @@ pub(crate) fn begin(session: &mut Session, shape: Shape, len: u64, now: u64) {
         }
         session.hash = hash;
         session.row = index;
-        if proven && wanted == policy::COUNT && !introduction && !sampled() {
-            session.record = record::NOTHING;
+        if proven && wanted == policy::COUNT && !introduction {
+            session.record = if sampled() { record::SAMPLE } else { record::NOTHING };
         }
     }
 }
@@ -202,8 +202,13 @@ fn complete(session: &mut Session, now: u64) -> Ended {
         let key = RowKey { hash: session.hash, group: session.group, code: session.code, slot: session.slot };
         if let Some(slow) = rows::add(&key, session, nanos) {
             ended = Ended::Counted;
-            if session.record == record::NOTHING && (session.code != 0 || slow != 0 && nanos >= slow) {
-                ended = Ended::Outlier;
+            if session.code != 0 || slow != 0 && nanos >= slow {
+                match session.record {
+                    record::NOTHING => ended = Ended::Outlier,
+                    // It would have been shown whatever chance said.
+                    record::SAMPLE => session.record = record::ALL,
+                    _ => {}
+                }
             }
         } else {
             count(agent_ebpf::loss::UNFOLLOWED);

@@ -53,6 +53,8 @@ pub mod flags {
     pub const KEYED: u8 = 8;
     /// The request executes a prepared statement whose text the kernel does not know; [`super::RecordHeader::hash`] is its name there.
     pub const NAMELESS: u8 = 16;
+    /// The execution whose response ends with this record was recorded by chance alone: with [`COUNTED`].
+    pub const SAMPLED: u8 = 32;
 }
 
 /// Causes of loss. Index into the per-CPU array `LOSSES`.

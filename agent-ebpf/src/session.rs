@@ -202,6 +202,8 @@ pub mod record {
     pub const NOTHING: u16 = 0;
     /// All bytes.
     pub const ALL: u16 = 1;
+    /// All bytes, for no other reason than chance.
+    pub const SAMPLE: u16 = 2;
 }
 
 /// Bits of [`Session::facts`].

@@ -62,8 +62,11 @@ fn server(engine: Engine, number: u32) -> Arc<Instance> {
     })
 }
 
+/// A statement with its database and its user.
+type Spoken = (Statement, Option<Arc<str>>, Option<Arc<str>>);
+
 /// The statements of all recorded streams of an engine, with whose they are.
-fn statements(engine: Engine, folder: &str) -> Vec<(Statement, Option<Arc<str>>, Option<Arc<str>>)> {
+fn statements(engine: Engine, folder: &str) -> Vec<Spoken> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/wire").join(folder);
     let mut paths: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "stream"));

@@ -14,4 +14,5 @@ pub mod processors;
 pub mod replay;
 pub mod runtime;
 pub mod sql;
+pub mod store;
 pub mod wire;

@@ -33,6 +33,8 @@ pub struct AgentOptions {
     pub configuration: Option<String>,
     /// As whom, if not as this process's user.
     pub user: Option<User>,
+    /// Where it keeps its state, if that is to outlive it; else in a directory of its own.
+    pub state: Option<PathBuf>,
 }
 
 impl AgentOptions {
@@ -49,7 +51,7 @@ pub struct Agent {
     process: Process,
     binary: PathBuf,
     address: SocketAddr,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Agent {
@@ -85,6 +87,10 @@ impl Agent {
         }
         // Another agent would answer in its place.
         ensure!(http::get(address, "/health/live").is_err(), "something else serves {address}: end it first");
+        let state = options.state.unwrap_or_else(|| dir.path().join("state"));
+        let socket = dir.path().join("admin.sock");
+        launch = launch.arg("--set").arg(format!("state.directory={}", state.display()));
+        launch = launch.arg("--set").arg(format!("health.admin_socket={}", socket.display()));
         launch = launch.args(&options.arguments);
         if let Some(user) = options.user {
             user.own(dir.path())?;
@@ -92,7 +98,7 @@ impl Agent {
         }
         // Like an init system: it may drain.
         let process = launch.on_parent_death(libc::SIGTERM).start()?;
-        Ok(Agent { process, binary, address, _dir: dir })
+        Ok(Agent { process, binary, address, dir })
     }
 
     /// Runs another command of the agent to its end: its exit status, standard output and standard error.
@@ -112,6 +118,16 @@ impl Agent {
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Its configuration file, where it has one.
+    pub fn configuration(&self) -> PathBuf {
+        self.dir.path().join("querylens.yaml")
+    }
+
+    /// Its admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
     }
 
     /// What it wrote to standard output and standard error so far.

@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("enrich", &["model", "sql"]),
     ("export", &["model", "sql"]),
     ("health", &["model"]),
+    ("store", &["model"]),
     (
         "config",
         &[
@@ -37,6 +38,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "enrich",
             "export",
             "health",
+            "store",
         ],
     ),
     (
@@ -53,6 +55,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "enrich",
             "export",
             "health",
+            "store",
             "config",
         ],
     ),

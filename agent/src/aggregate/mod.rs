@@ -7,24 +7,25 @@
 //! Everything is bounded: sessions, rows, error codes a row. Pure: the caller gives time and bytes.
 
 pub mod config;
+mod examples;
 mod server;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 pub use config::Config;
+use examples::Examples;
 use server::{Names, Principal, Server};
+use work::Work;
 
 use crate::{
-    model::{
-        Counted, Engine, Instance, InstanceSnapshot, Policy, SessionState, Statement, StatementText, Text, Timestamp,
-        WireState,
-    },
+    model::{Counted, Engine, Instance, InstanceSnapshot, Policy, Record, SessionState, Timestamp, WireState},
     sql::Normaliser,
-    wire::{self, Anomaly, Direction, Event, Machine},
+    wire::{self, Direction, Event, Machine},
 };
 
 /// The literal-blind hash of a text as the kernel computes it; `None` for a text that the kernel leaves alone.
@@ -53,6 +54,8 @@ pub struct Chunk {
     pub group: u64,
     /// The execution that these bytes complete was counted in the kernel.
     pub counted: bool,
+    /// It was shown by chance alone, one in as many as [`Aggregator::keep_examples`] was told.
+    pub sampled: bool,
     /// What the kernel says of the request that these bytes are.
     pub request: Option<Request>,
 }
@@ -119,6 +122,8 @@ struct Connection {
     next_seq: u32,
     /// The latest execution whose response was recorded was counted in the kernel.
     counted: bool,
+    /// It was shown by chance alone.
+    sampled: bool,
     /// What the kernel said of the latest request, until the statement comes that it made.
     request: Option<Request>,
     machine: Box<dyn Machine>,
@@ -152,6 +157,7 @@ pub struct Aggregator {
     text_hash: TextHash,
     events: Vec<Event>,
     advice: Vec<Advice>,
+    examples: Examples,
 }
 
 impl Aggregator {
@@ -167,7 +173,18 @@ impl Aggregator {
             text_hash,
             events: Vec::new(),
             advice: Vec::new(),
+            examples: Examples::default(),
         }
+    }
+
+    /// From now on the executions that are seen are kept for [`Aggregator::take_examples`]; the kernel shows one in so many by chance, 0 for none.
+    pub fn keep_examples(&mut self, one_in: u32) {
+        self.examples.keep(one_in);
+    }
+
+    /// The executions that were seen since the last call, as records without a place in the sampler's or anybody's order.
+    pub fn take_examples(&mut self) -> Vec<Record> {
+        self.examples.take()
     }
 
     /// A server's chunks will come under `slot` from now on.
@@ -244,6 +261,7 @@ impl Aggregator {
                     session: chunk.session,
                     next_seq: 0,
                     counted: false,
+                    sampled: false,
                     request: None,
                     machine: wire::machine(server.instance.engine),
                     serves: self.serves.remove(&chunk.process),
@@ -260,10 +278,16 @@ impl Aggregator {
             connection.machine.gap(chunk.at, &mut self.events);
             connection.request = None;
         }
-        let mut work =
-            Work { server, normaliser: &mut self.normaliser, advice: &mut self.advice, text_hash: self.text_hash };
+        let mut work = Work {
+            server,
+            normaliser: &mut self.normaliser,
+            advice: &mut self.advice,
+            examples: &mut self.examples,
+            text_hash: self.text_hash,
+        };
         if chunk.direction == Direction::Response {
             connection.counted = chunk.counted;
+            connection.sampled = chunk.sampled;
         }
         let mut parts = parts.into_iter().peekable();
         if let Some(request) = chunk.request {
@@ -273,7 +297,7 @@ impl Aggregator {
         for (bytes, true_len) in parts {
             connection.machine.data(chunk.direction, chunk.at, bytes, true_len, &mut self.events);
         }
-        work.absorb(&mut self.events, connection);
+        work.absorb(&mut self.events, chunk.conn, connection);
         work.group(chunk, connection);
     }
 
@@ -292,7 +316,7 @@ impl Aggregator {
     /// Takes up an execution that the kernel counted and that failed or was slow.
     pub fn outlier(&mut self, slot: u32, outlier: &RawOutlier) {
         if let Some(server) = self.servers.get_mut(&slot) {
-            server.outlier(outlier);
+            server.outlier(outlier, &mut self.examples);
         }
     }
 
@@ -315,6 +339,7 @@ impl Aggregator {
     pub fn close(&mut self, conn: u64, at: Timestamp, counted: bool) -> Option<u32> {
         let mut connection = self.connections.remove(&conn)?;
         connection.counted = counted;
+        connection.sampled = false;
         if let Entry::Occupied(entry) = self.by_process.entry(connection.process)
             && *entry.get() == conn
         {
@@ -322,9 +347,14 @@ impl Aggregator {
         }
         let server = self.servers.get_mut(&connection.slot)?;
         connection.machine.close(at, &mut self.events);
-        let mut work =
-            Work { server, normaliser: &mut self.normaliser, advice: &mut self.advice, text_hash: self.text_hash };
-        work.absorb(&mut self.events, &mut connection);
+        let mut work = Work {
+            server,
+            normaliser: &mut self.normaliser,
+            advice: &mut self.advice,
+            examples: &mut self.examples,
+            text_hash: self.text_hash,
+        };
+        work.absorb(&mut self.events, conn, &mut connection);
         Some(connection.session)
     }
 
@@ -371,6 +401,10 @@ impl Aggregator {
 /// An execution that the kernel counted and found worth a look.
 #[derive(Clone, Copy, Debug)]
 pub struct RawOutlier {
+    /// Its connection.
+    pub conn: u64,
+    /// Process that served it.
+    pub process: u32,
     /// Whose session.
     pub group: u64,
     /// Hash of its text.
@@ -383,115 +417,4 @@ pub struct RawOutlier {
     pub ending: crate::model::Ending,
     /// Rows sent and changed.
     pub rows: u64,
-}
-
-/// What it takes to make statistics out of events.
-struct Work<'a> {
-    server: &'a mut Server,
-    normaliser: &'a mut Normaliser,
-    advice: &'a mut Vec<Advice>,
-    text_hash: TextHash,
-}
-
-impl Work<'_> {
-    /// Learns what text a hash stands for, if the request tells. Whether more is to be learnt from the statement that it makes.
-    fn request(&mut self, request: Request, bytes: &[u8]) -> bool {
-        let engine = self.server.instance.engine;
-        let (hash, row) = match request {
-            Request::Executes { hash, row } => (hash, Some(row)),
-            Request::Prepares { hash } => (hash, None),
-            Request::Nameless { .. } => return true,
-        };
-        if !self.server.knows(hash)
-            && let Some(text) = wire::request_text(engine, bytes)
-        {
-            let digest = self.normaliser.digest(engine, text, false);
-            self.server.learn(hash, Arc::new(digest));
-        }
-        match row {
-            Some(row) if self.server.knows(hash) => self.instruct(hash, row),
-            Some(_) => return true,
-            None => {}
-        }
-        false
-    }
-
-    fn instruct(&mut self, hash: u64, row: u32) {
-        let policy = self.server.policy(hash);
-        self.advice.push(Advice::Instruct { row, hash, policy });
-    }
-
-    /// Counts what a machine had to say.
-    fn absorb(&mut self, events: &mut Vec<Event>, connection: &mut Connection) {
-        for event in events.drain(..) {
-            match event {
-                Event::Statement(statement) => self.statement(&statement, connection),
-                // The kernel counts them.
-                Event::Transaction(_) => {}
-                Event::Anomaly(anomaly) => {
-                    self.server.lose(anomaly.name(), 1);
-                    if anomaly == Anomaly::Encrypted {
-                        self.advice.push(Advice::SeekBoundary(connection.slot));
-                    }
-                }
-            }
-        }
-    }
-
-    fn statement(&mut self, statement: &Statement, connection: &mut Connection) {
-        if let Some(request) = connection.request.take() {
-            self.learn_from(statement, request);
-        }
-        if connection.counted {
-            return;
-        }
-        let names = connection.names();
-        let principal = self.server.principal(&names, &mut connection.principal);
-        self.server.count(principal, statement, self.normaliser);
-    }
-
-    /// The request executed a prepared statement of whose text nothing is known but what the machine remembers.
-    fn learn_from(&mut self, statement: &Statement, request: Request) {
-        let engine = self.server.instance.engine;
-        let text = match &statement.text {
-            Text::Known(text) if !text.truncated() => Some(text),
-            _ => None,
-        };
-        let hash = text.and_then(|text| (self.text_hash)(engine, text.raw()));
-        match request {
-            Request::Nameless { name } if hash.is_some() || text.is_none() => {
-                if let (Some(text), Some(hash)) = (text, hash) {
-                    self.learn(hash, text);
-                }
-                self.advice.push(Advice::Name { name, hash });
-            }
-            Request::Executes { hash: wanted, row } => {
-                // What the machine remembers of a name may be out of date.
-                if let Some(text) = text.filter(|_| hash == Some(wanted)) {
-                    self.learn(wanted, text);
-                }
-                self.instruct(wanted, row);
-            }
-            _ => {}
-        }
-    }
-
-    fn learn(&mut self, hash: u64, text: &StatementText) {
-        let engine = self.server.instance.engine;
-        let normaliser = &mut *self.normaliser;
-        let digest = text.digest(|text| Arc::new(normaliser.digest(engine, text.raw(), text.truncated())));
-        self.server.learn(hash, Arc::clone(digest));
-    }
-
-    /// Keeps the kernel's idea of whose session it is in step with what its start and its statements say.
-    fn group(&mut self, chunk: &Chunk, connection: &Connection) {
-        let names = connection.names();
-        // A session that starts has no names yet; one that executes and has none is older than the agent.
-        if names == Names::default() && chunk.request.is_none() {
-            return;
-        }
-        if let Some(group) = self.server.group(chunk.group, chunk.slot, names) {
-            self.advice.push(Advice::Regroup { session: chunk.session, conn: chunk.conn, group });
-        }
-    }
 }

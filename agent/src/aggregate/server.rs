@@ -11,9 +11,12 @@ use crate::{
     model::{
         ByCode, Counted, Digest, Ending, Instance, InstanceSnapshot, Kind, Outlier, Policy, SessionCounts,
         SessionState, Statement, StatementSnapshot, StatementStats, Status, Subject, Text, TransactionStats, WireState,
+        signal::Peer,
     },
     sql::Normaliser,
 };
+
+use super::examples::{Examples, Outline, Seat};
 
 /// Outliers kept; the oldest makes room.
 const MAX_OUTLIERS: usize = 64;
@@ -268,8 +271,8 @@ impl Server {
         self.resolve(|waited| last || waited > PATIENCE);
     }
 
-    /// Keeps an execution that failed or was slow.
-    pub(super) fn outlier(&mut self, raw: &super::RawOutlier) {
+    /// Keeps an execution that failed or was slow, and was not shown otherwise.
+    pub(super) fn outlier(&mut self, raw: &super::RawOutlier, examples: &mut Examples) {
         let Names { database, user } = self.groups.get(&raw.group).cloned().unwrap_or_default();
         let digest = Arc::clone(self.texts.get(&raw.hash).unwrap_or(&self.unknown));
         if self.outliers.len() >= MAX_OUTLIERS {
@@ -277,7 +280,29 @@ impl Server {
         }
         let duration = raw.end.since(raw.begin);
         let (ending, rows) = (raw.ending, raw.rows);
+        if examples.kept() {
+            let names = Names { database: database.clone(), user: user.clone() };
+            let session = Peer { connection: raw.conn, process: raw.process };
+            let seat = Seat { instance: &self.instance, names, session, application: None, trace: None };
+            let outline = Outline { start: raw.begin, end: raw.end, ending, rows };
+            if !examples.push(seat, Arc::clone(&digest), outline, false) {
+                self.lose("examples_full", 1);
+            }
+        }
         self.outliers.push_back(Outlier { at: raw.end, duration, database, user, digest, ending, rows });
+    }
+
+    /// What is known of a statement's text.
+    pub(super) fn digest_of(&self, statement: &Statement, normaliser: &mut Normaliser) -> Arc<Digest> {
+        let engine = self.instance.engine;
+        match &statement.text {
+            Text::Known(text) => {
+                let digest = text.digest(|text| Arc::new(normaliser.digest(engine, text.raw(), text.truncated())));
+                Arc::clone(digest)
+            }
+            Text::Unknown => Arc::clone(&self.unknown),
+            Text::None => Arc::clone(&self.command),
+        }
     }
 
     pub(super) fn count(&mut self, principal: u32, statement: &Statement, normaliser: &mut Normaliser) {
@@ -288,15 +313,8 @@ impl Server {
             }
             return;
         }
-        let engine = self.instance.engine;
-        let (digest, truncated) = match &statement.text {
-            Text::Known(text) => {
-                let digest = text.digest(|text| Arc::new(normaliser.digest(engine, text.raw(), text.truncated())));
-                (Arc::clone(digest), text.truncated())
-            }
-            Text::Unknown => (Arc::clone(&self.unknown), false),
-            Text::None => (Arc::clone(&self.command), false),
-        };
+        let digest = self.digest_of(statement, normaliser);
+        let truncated = matches!(&statement.text, Text::Known(text) if text.truncated());
         let stats = self.row(principal, digest);
         match (statement.kind, statement.status) {
             (Kind::Prepare, Status::Ok) => {

@@ -5,7 +5,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::*;
-use crate::model::{Code, Ending, Engine, ServerKey, SessionCounts, StatementSnapshot, Subject};
+use crate::model::{Code, Ending, Engine, ServerKey, SessionCounts, Signal, StatementSnapshot, Subject};
 
 const SLOT: u32 = 3;
 const SERVER: u32 = 100;
@@ -57,6 +57,7 @@ impl Client {
             session: self.process,
             group: u64::from(SLOT),
             counted: false,
+            sampled: false,
             request: None,
         };
         to.data(&chunk, [(bytes, bytes.len())]);
@@ -279,6 +280,11 @@ impl Counting {
     const GROUP: u64 = 1 << 63 | 5;
 
     fn query(&mut self, to: &mut Aggregator, hash: u64, text: &str) -> Vec<Advice> {
+        self.shown(to, hash, text, false)
+    }
+
+    /// A query that the kernel counts and shows, by chance alone if it is `sampled`.
+    fn shown(&mut self, to: &mut Aggregator, hash: u64, text: &str, sampled: bool) -> Vec<Advice> {
         let Client { conn, process, .. } = self.0;
         let chunk = |client: &mut Client, direction, counted, request| {
             client.at += 1_000_000;
@@ -295,6 +301,7 @@ impl Counting {
                 session: 9,
                 group: Counting::GROUP,
                 counted,
+                sampled: counted && sampled,
                 request,
             }
         };
@@ -325,6 +332,44 @@ fn what_the_kernel_counts_gets_its_text_and_names_from_one_record() {
     expect(&aggregator, &[("shop", "app", "select ?", 3)]);
     let snapshot = only(&aggregator);
     assert_eq!((snapshot.errors(), snapshot.statements[0].stats.rows_sent), (1, 3));
+}
+
+/// Scenario: the kernel counts a statement's executions, shows one in 64 by chance, and one that failed by its numbers.
+/// Guarantees: what is shown by chance stands for 64, what is shown for another reason for itself; texts and names are there; nothing is kept for nobody.
+#[test]
+fn executions_that_are_seen_become_examples_with_their_weight() {
+    let mut aggregator = aggregator(100, 100);
+    let mut client = Client::new(1);
+    client.start(&mut aggregator, "app", "shop");
+    let mut client = Counting(client);
+    client.query(&mut aggregator, 77, "select 4");
+    assert!(aggregator.take_examples().is_empty());
+    aggregator.keep_examples(64);
+    client.query(&mut aggregator, 77, "select 5");
+    client.shown(&mut aggregator, 77, "select 6", true);
+    let outlier = RawOutlier {
+        conn: 1001,
+        process: 1,
+        group: Counting::GROUP,
+        hash: 77,
+        begin: Timestamp(5),
+        end: Timestamp(1_000_005),
+        ending: Ending::Failed(Some(Code::Sqlstate(*b"57014"))),
+        rows: 0,
+    };
+    aggregator.outlier(SLOT, &outlier);
+    let shown = aggregator.take_examples();
+    let mut weights = Vec::new();
+    for record in &shown {
+        let Signal::Execution(execution) = &record.signal else { panic!("{record:?}") };
+        assert_eq!(&*execution.digest.text, "select ?");
+        assert_eq!((record.origin.database.as_deref(), record.origin.user.as_deref()), (Some("shop"), Some("app")));
+        assert_eq!(execution.session.map(|session| (session.connection, session.process)), Some((1001, 1)));
+        assert_eq!(execution.duration, Duration::from_millis(1));
+        weights.push((execution.sampling.weight, execution.ending == Ending::Ok));
+    }
+    assert_eq!(weights, [(1.0, true), (64.0, true), (1.0, false)]);
+    assert!(aggregator.take_examples().is_empty());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod admin;
 pub mod check;
 mod discover;
 mod doctor;
@@ -13,7 +14,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-use crate::config::{self, Choice, Config, Host};
+use crate::config::{self, Choice, Config, Host, Profile, Wanted};
 
 /// Everything is fine.
 const FINE: u8 = 0;
@@ -39,6 +40,7 @@ enum Command {
     Top(top::Args),
     Doctor(doctor::Args),
     Check(check::Args),
+    Admin(admin::Args),
     Replay(replay::Args),
 }
 
@@ -48,18 +50,43 @@ pub(crate) struct Common {
     /// Configuration file; without one /etc/querylens/querylens.yaml, if it exists, else the defaults
     #[arg(long, value_name = "FILE", env = "QUERYLENS_CONFIG")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Attach strategy, instead of the configuration's
     #[arg(long, value_name = "STRATEGY")]
     capture: Option<Choice>,
 }
 
 impl Common {
+    /// What configuration is wanted.
+    fn wanted(&self) -> Wanted {
+        let mut wanted = self.overrides.over(self.config.clone());
+        wanted.settings.extend(self.capture.map(|strategy| format!("capture.strategy={strategy}")));
+        wanted
+    }
+
     fn load(&self) -> anyhow::Result<Config> {
-        let mut config = config::load(self.config.as_deref(), &Host)?.config;
-        if let Some(strategy) = self.capture {
-            config.capture.strategy = strategy;
-        }
-        Ok(config)
+        Ok(config::load(&self.wanted(), &Host)?.config)
+    }
+}
+
+/// What the command line sets of the configuration.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Overrides {
+    /// Shipped settings for a purpose, instead of the configuration's; several are separated by commas, the stronger last
+    #[arg(long, value_name = "PROFILE", value_delimiter = ',', env = "QUERYLENS_PROFILE")]
+    pub profile: Vec<Profile>,
+    /// A setting, over all files: e.g. `--set log.level=debug`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl Overrides {
+    /// These over the configuration in `file`.
+    fn over(&self, file: Option<PathBuf>) -> Wanted {
+        let names: Vec<&str> = self.profile.iter().map(|profile| profile.name()).collect();
+        let profiles = (!names.is_empty()).then(|| format!("profiles=[{}]", names.join(", ")));
+        Wanted { file, settings: profiles.into_iter().chain(self.set.iter().cloned()).collect() }
     }
 }
 
@@ -75,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Discover(args) => discover::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Check(args) => check::run(args, out),
+        Command::Admin(args) => admin::run(&args, out),
         Command::Replay(args) => replay::run(&args, out, &mut io::stderr()),
     };
     match result {

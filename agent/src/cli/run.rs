@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use super::{Common, FINE, top};
 use crate::{
-    config::log::{self, Format, Level},
+    config::{
+        self, Host,
+        log::{self, Format, Level},
+    },
     export::console,
     runtime::service,
 };
@@ -25,12 +28,26 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut config = args.common.load()?;
-    if args.json {
-        config.export.console.get_or_insert_default().format = console::Format::Json;
-    }
-    start_log(&config.log);
-    runtime()?.block_on(service::serve(&config))?;
+    let wanted = args.common.wanted();
+    let load = {
+        let (wanted, json) = (wanted.clone(), args.json);
+        move || {
+            let mut loaded = config::load(&wanted, &Host)?;
+            if json {
+                loaded.config.export.console.get_or_insert_default().format = console::Format::Json;
+            }
+            Ok(loaded)
+        }
+    };
+    let loaded = load()?;
+    let level = start_log(&loaded.config.log);
+    let log = move |config: &log::Config| {
+        if let Err(error) = level.modify(|filter| *filter = filter_of(config)) {
+            tracing::error!(%error, "the log's level stays as it is");
+        }
+    };
+    let reload = service::Reload { wanted, load: Box::new(load), log: Box::new(log) };
+    runtime()?.block_on(service::serve(loaded, reload))?;
     Ok(ExitCode::from(FINE))
 }
 
@@ -54,8 +71,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("starting the asynchronous runtime")
 }
 
-/// Writes the agent's log to standard error. `RUST_LOG` refines the configured level.
-fn start_log(config: &log::Config) {
+/// What of the log is written. `RUST_LOG` refines the configured level.
+fn filter_of(config: &log::Config) -> EnvFilter {
     let level = match config.level {
         Level::Error => "error",
         Level::Warn => "warn",
@@ -65,11 +82,17 @@ fn start_log(config: &log::Config) {
     };
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::WARN.into());
     // Libraries speak of connections and frames; only our own words are wanted at the configured level.
-    let filter =
-        filter.parse_lossy(format!("warn,querylens={level},{}", std::env::var("RUST_LOG").unwrap_or_default()));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    filter.parse_lossy(format!("warn,querylens={level},{}", std::env::var("RUST_LOG").unwrap_or_default()))
+}
+
+/// Writes the agent's log to standard error. What is given changes its level; its form stays.
+fn start_log(config: &log::Config) -> reload::Handle<EnvFilter, Registry> {
+    let (filter, level) = reload::Layer::new(filter_of(config));
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(filter);
     match config.format {
-        Format::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        Format::Json => log.json().init(),
+        Format::Text => log.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).init(),
+        Format::Json => log.with(lines.json()).init(),
     }
+    level
 }

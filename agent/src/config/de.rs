@@ -9,7 +9,7 @@ use serde::de::{
 };
 
 use super::{
-    lookup::{Lookup, Place},
+    lookup::Lookup,
     suggest,
     tree::{Entry, Node, NodeId, Type, Value},
 };
@@ -172,7 +172,7 @@ impl<'a> NodeDeserializer<'a> {
             }
             return Ok(Scalar { text: text.into(), kind: Some(self.node.kind()) });
         }
-        let Some((place, name)) = self.reference() else {
+        let Some((place, name)) = self.node.reference() else {
             return Err(Error::expected(expected, self.node.kind()));
         };
         let Value::Scalar { text, .. } = &name.value else {
@@ -184,20 +184,10 @@ impl<'a> NodeDeserializer<'a> {
         }
     }
 
-    fn reference(self) -> Option<(Place, &'a Node)> {
-        match &self.node.value {
-            Value::Map(entries) => match entries.as_slice() {
-                [Entry { key, node, .. }] => Some((Place::named(key)?, node)),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
     fn integer<T: TryFrom<i128> + Into<i128>>(self, min: T, max: T) -> Result<T, Error> {
         let (min, max) = (min.into(), max.into());
         let error = |found| Error { node: None, kind: Kind::Integer { found, min, max } };
-        if self.node.kind() == Type::List || (self.node.kind() == Type::Map && self.reference().is_none()) {
+        if self.node.kind() == Type::List || (self.node.kind() == Type::Map && self.node.reference().is_none()) {
             return Err(error(Some(self.node.kind())));
         }
         let scalar = self.scalar("a whole number")?;
@@ -288,7 +278,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
             Type::Float => self.deserialize_f64(visitor),
             Type::String => self.deserialize_str(visitor),
             Type::List => self.deserialize_seq(visitor),
-            Type::Map if self.reference().is_some() => self.deserialize_str(visitor),
+            Type::Map if self.node.reference().is_some() => self.deserialize_str(visitor),
             Type::Map => self.deserialize_map(visitor),
         }
     }
@@ -410,7 +400,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let value = match &self.node.value {
-            Value::Map(entries) if self.reference().is_none() => match entries.as_slice() {
+            Value::Map(entries) if self.node.reference().is_none() => match entries.as_slice() {
                 [Entry { key, node, .. }] if variants.contains(&key.as_str()) && !node.left_out => {
                     visitor.visit_enum(Variant { name: key, content: Some(node), lookup: self.lookup })
                 }

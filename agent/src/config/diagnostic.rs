@@ -1,17 +1,18 @@
-//! What is wrong with a configuration file, as people and programs read it.
+//! What is wrong with a configuration, as people and programs read it.
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::printable;
+use super::{
+    layers::Layer,
+    tree::{KeyPath, Mark, Source},
+};
 
-use super::tree::{KeyPath, Mark};
-
-/// Something wrong within the text, before it is known which file it is.
+/// Something wrong within a text.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
-    pub(super) at: Option<Mark>,
+    pub(super) at: Mark,
     pub(super) path: KeyPath,
     pub(super) reason: String,
     pub(super) hint: Option<String>,
@@ -19,14 +20,19 @@ pub(super) struct Finding {
 
 impl Finding {
     pub(super) fn at(at: Mark, path: KeyPath, reason: String) -> Finding {
-        Finding { at: Some(at), path, reason, hint: None }
+        Finding { at, path, reason, hint: None }
+    }
+
+    /// Something wrong with the text as a whole.
+    pub(super) fn whole(source: Source, reason: impl Into<String>) -> Finding {
+        Finding::at(Mark::whole(source), KeyPath::default(), reason.into())
     }
 }
 
-/// Something wrong in a configuration file. Shows keys, never values: a value may be a secret, even at a wrong key.
+/// Something wrong in a configuration. Shows keys, never values: a value may be a secret, even at a wrong key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// The file.
+    /// The file, or `--set` for the command line.
     pub file: String,
     /// Line, counted from 1; absent where the file as a whole is meant.
     pub line: Option<usize>,
@@ -57,35 +63,40 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Everything wrong in a configuration file, in its order. `Display` gives one line each.
+/// Everything wrong in a configuration, the weaker sources first, each in its order. `Display` gives one line each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// The most that is told about one file.
+    /// The most that is told at once.
     pub(super) const MAX: usize = 100;
 
-    /// The findings in `file`, in the order of the text.
-    pub(super) fn new(file: &Path, mut findings: Vec<Finding>) -> Diagnostics {
+    /// The findings in the texts of `layers`, in their order.
+    pub(super) fn new(layers: &[Layer], mut findings: Vec<Finding>) -> Diagnostics {
         findings.sort_by_key(|finding| finding.at);
-        let file = printable(&file.to_string_lossy()).into_owned();
-        let more = findings.len().saturating_sub(Diagnostics::MAX);
+        let layer = |source: Source| layers.get(usize::from(source.0));
+        let name = |source: Source| layer(source).map(Layer::to_string).unwrap_or_default();
+        let more = findings.get(Diagnostics::MAX).map(|finding| finding.at.source);
         let mut all: Vec<Diagnostic> = findings
             .into_iter()
             .take(Diagnostics::MAX)
-            .map(|finding| Diagnostic {
-                file: file.clone(),
-                line: finding.at.map(|at| at.line),
-                column: finding.at.map(|at| at.column),
-                key: finding.path.to_string(),
-                reason: finding.reason,
-                hint: finding.hint,
+            .map(|finding| {
+                let placed = finding.at.line > 0 && layer(finding.at.source) != Some(&Layer::Argument);
+                Diagnostic {
+                    file: name(finding.at.source),
+                    line: placed.then_some(finding.at.line),
+                    column: placed.then_some(finding.at.column),
+                    key: finding.path.to_string(),
+                    reason: finding.reason,
+                    hint: finding.hint,
+                }
             })
             .collect();
-        if more > 0 {
+        if let Some(source) = more {
             let reason = format!("more than {} problems: mend these first", Diagnostics::MAX);
-            all.push(Diagnostic { file, line: None, column: None, key: String::new(), reason, hint: None });
+            let (file, key) = (name(source), String::new());
+            all.push(Diagnostic { file, line: None, column: None, key, reason, hint: None });
         }
         Diagnostics(all)
     }

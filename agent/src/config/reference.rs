@@ -1,6 +1,6 @@
 //! The commented defaults and the JSON Schema, both generated from the structs, so that neither can say what is not so.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::LazyLock};
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -14,15 +14,32 @@ const HEAD: &str = "\
 Querylens: every setting with its default. The agent needs none of them.
 
 In place of any single value may stand where to read it: `{ env: NAME }` for an environment variable, `{ file: /PATH }` for a file.
-`querylens check FILE` tells everything that is wrong with a file, with line and column.";
+`querylens check FILE` tells everything that is wrong with a file, with line and column; `querylens check --print` shows what is in effect,
+and where each setting came from. Files in a folder beside this one, of the same name with `.d` for `.yaml`, are laid over it in the order of their
+names.";
+
+const PAGE_HEAD: &str = "\
+# Configuration
+
+Generated from the agent's own types; `config/querylens.yaml` has the same as a file, `config/querylens.schema.json` for editors.
+
+The agent needs no configuration. What is set lies in layers, each stronger than the one before: defaults; the profiles that `profiles` or `--profile`
+names (`config/profiles/`); the file, `/etc/querylens/querylens.yaml` unless `--config` names another; the files in the folder beside it of the same name with `.d`
+for `.yaml`, by name; `--set KEY=VALUE`. Sections are laid over one another key by key; values and lists are replaced as a whole. In place of any single
+value may stand `{ env: NAME }` or `{ file: /PATH }`.
+
+`querylens check` tells everything that is wrong, with file, line and key; `querylens check --print` shows what is in effect, and where each setting came from.
+A running agent takes up changes by itself within seconds, at SIGHUP and at `querylens admin reload`; a configuration that is broken or cannot be started leaves
+the old one in effect. `discovery`, `capture`, `aggregate`, `state`, `health.admin_socket` and `processors.circuit_breaker` take effect at the next start; the log says so.
+";
 
 /// The commented defaults: `config/querylens.yaml`.
 pub fn yaml() -> String {
     let mut lines = Vec::new();
     comment(HEAD, &mut lines);
-    for (key, property) in properties(&generated()).into_iter().flatten() {
+    for (key, property) in properties(generated()).into_iter().flatten() {
         lines.push(String::new());
-        setting(key, property, &mut lines);
+        setting(key, property, false, &mut lines);
     }
     lines.push(String::new());
     lines.join("\n")
@@ -30,7 +47,7 @@ pub fn yaml() -> String {
 
 /// The JSON Schema, for editors: `config/querylens.schema.json`.
 pub fn schema() -> String {
-    let mut schema = generated();
+    let mut schema = generated().clone();
     accept_references(&mut schema);
     if let Some(root) = schema.as_object_mut() {
         root.shift_insert(0, "title".into(), "Querylens configuration".into());
@@ -39,6 +56,37 @@ pub fn schema() -> String {
     let mut text = format!("{schema:#}");
     text.push('\n');
     text
+}
+
+/// The reference page: `docs/reference/configuration.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(PAGE_HEAD);
+    for (key, property) in properties(generated()).into_iter().flatten() {
+        let _ = write!(page, "\n## `{key}`\n\n{}\n\n", property["description"].as_str().unwrap_or_default());
+        page.push_str("| Key | Default | What it is |\n|---|---|---|\n");
+        rows(key, property, &mut page);
+    }
+    page
+}
+
+/// Rows of the table: of a section those of its keys, of a value its own.
+fn rows(path: &str, schema: &Value, page: &mut String) {
+    let items = properties(&schema["items"]);
+    if let Some(properties) = properties(schema).or(items) {
+        let path = if items.is_some() { format!("{path}[]") } else { path.to_owned() };
+        properties.iter().for_each(|(key, property)| rows(&format!("{path}.{key}"), property, page));
+        return;
+    }
+    let mut lines = Vec::new();
+    comment(schema["description"].as_str().unwrap_or_default(), &mut lines);
+    allowed(content(schema), &mut lines);
+    let text: Vec<&str> = lines.iter().map(|line| line.trim_start_matches('#').trim()).collect();
+    let default = match &schema["default"] {
+        Value::Null => String::from("none"),
+        default => format!("`{}`", flow(default)),
+    };
+    let cell = |text: &str| text.replace('|', "\\|");
+    let _ = writeln!(page, "| `{path}` | {} | {} |", cell(&default), cell(&text.join(" ")));
 }
 
 /// Every key that can be set, as a path from the root.
@@ -52,14 +100,14 @@ pub(super) fn keys() -> Vec<String> {
         }
     }
     let mut keys = Vec::new();
-    walk(&generated(), "", &mut keys);
+    walk(generated(), "", &mut keys);
     keys
 }
 
 /// The range of the whole number at `path`, where its part gives one.
 pub(super) fn range(path: &str) -> Option<(i128, i128)> {
     let root = generated();
-    let schema = path.split('.').try_fold(&root, |schema, step| {
+    let schema = path.split('.').try_fold(root, |schema, step| {
         let (key, index) = step.split_once('[').map_or((step, None), |(key, index)| (key, Some(index)));
         let property = properties(schema)?.get(key)?;
         Some(if index.is_some() { &property["items"] } else { property })
@@ -68,9 +116,13 @@ pub(super) fn range(path: &str) -> Option<(i128, i128)> {
     Some((bound("minimum")?, bound("maximum")?))
 }
 
-fn generated() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings.into_generator().into_root_schema_for::<Config>().to_value()
+/// Made once: errors ask it for the range and the place of keys.
+fn generated() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        settings.into_generator().into_root_schema_for::<Config>().to_value()
+    });
+    &SCHEMA
 }
 
 /// The schema without the alternative "or nothing" of an optional value.
@@ -88,13 +140,14 @@ fn properties(schema: &Value) -> Option<&Map<String, Value>> {
     content(schema)["properties"].as_object()
 }
 
-/// A setting with its comment; commented out where the default is nothing, or a list of sections, of which one is shown.
-fn setting(key: &str, schema: &Value, lines: &mut Vec<String>) {
+/// A setting with its comment; commented out where the default is nothing, or a list of sections, of which one is shown. What such a section must have is
+/// shown with an example.
+fn setting(key: &str, schema: &Value, required: bool, lines: &mut Vec<String>) {
     comment(schema["description"].as_str().unwrap_or_default(), lines);
     allowed(content(schema), lines);
     let default = &schema["default"];
     let items = properties(&schema["items"]);
-    let off = if default.is_null() || items.is_some() { "# " } else { "" };
+    let off = if !required && default.is_null() || items.is_some() { "# " } else { "" };
     let Some(properties) = properties(schema).or(items) else {
         let value = match (default, schema["examples"].get(0)) {
             (Value::Null, Some(example)) => format!(" {}", flow(example)),
@@ -105,9 +158,11 @@ fn setting(key: &str, schema: &Value, lines: &mut Vec<String>) {
         return;
     };
     lines.push(format!("{off}{key}:"));
+    let of = if items.is_some() { &schema["items"] } else { content(schema) };
+    let is_required = |key: &str| of["required"].as_array().is_some_and(|keys| keys.iter().any(|name| name == key));
     let mut inner = Vec::new();
     for (key, property) in properties {
-        setting(key, property, &mut inner);
+        setting(key, property, is_required(key), &mut inner);
     }
     let mut indent = "  ";
     if items.is_some() {
@@ -159,7 +214,7 @@ fn comment(text: &str, lines: &mut Vec<String>) {
 }
 
 /// A value on one line of YAML.
-fn flow(value: &Value) -> String {
+pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::Null => "~".into(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

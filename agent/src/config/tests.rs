@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, num::NonZeroU16, path::Path};
 
 use serde::Deserialize;
 
-use super::{Lookup, read_rest, tree};
+use super::{
+    Lookup,
+    layers::Layer,
+    read::read_rest,
+    tree::{self, Source},
+};
 use crate::model::{HumanDuration, Secret};
 
 struct Fixed;
@@ -64,12 +69,12 @@ enum Output {
 
 fn read(text: &str) -> Result<Shapes, Vec<String>> {
     let (mut findings, mut left_out) = (Vec::new(), Vec::new());
-    let mut root = tree::read(text, &mut findings).unwrap();
+    let mut root = tree::read(text, Source(0), &mut findings).unwrap();
     let shapes = read_rest(&mut root, &Fixed, &mut findings, &mut left_out);
     if findings.is_empty() {
         return Ok(shapes.unwrap());
     }
-    Err(super::Diagnostics::new(Path::new("f"), findings).0.iter().map(ToString::to_string).collect())
+    Err(super::Diagnostics::new(&[Layer::File("f".into())], findings).0.iter().map(ToString::to_string).collect())
 }
 
 #[test]

@@ -3,20 +3,31 @@
 use std::{collections::HashMap, fmt};
 
 use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, Tag};
-use serde::Serialize;
 
-use super::diagnostic::Finding;
+use super::{diagnostic::Finding, lookup::Place};
 
-/// A place in the file, counted from 1, columns in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// Number of a text that settings come from, in the list of all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Source(pub(super) u16);
+
+/// A place in a text, counted from 1, columns in characters; line 0 is the text as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark {
+    pub(super) source: Source,
     pub(super) line: usize,
     pub(super) column: usize,
 }
 
-/// Tells nodes of one tree apart.
+impl Mark {
+    /// The text as a whole.
+    pub(super) fn whole(source: Source) -> Mark {
+        Mark { source, line: 0, column: 0 }
+    }
+}
+
+/// Tells nodes apart, of one tree and of trees of different sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(usize);
+pub(super) struct NodeId(Source, usize);
 
 /// A value and its place. No `Debug`: it may be a secret.
 pub(super) struct Node {
@@ -127,6 +138,15 @@ impl KeyPath {
         KeyPath(steps)
     }
 
+    /// The keys, if there is at least one and nothing but keys.
+    pub(super) fn keys(&self) -> Option<Vec<&str>> {
+        let keys = self.0.iter().map(|step| match step {
+            Step::Key(key) => Some(key.as_str()),
+            Step::Index(_) => None,
+        });
+        keys.collect::<Option<Vec<_>>>().filter(|keys| !keys.is_empty())
+    }
+
     /// The last step, if it is a key.
     pub(super) fn last_key(&self) -> Option<&str> {
         match self.0.last() {
@@ -162,6 +182,59 @@ impl fmt::Display for KeyPath {
 }
 
 impl Node {
+    /// A map with this one entry.
+    pub(super) fn wrap(self, key: &str) -> Node {
+        let id = NodeId(self.id.0, self.id.1 + 1);
+        let (at, left_out) = (self.at, false);
+        let entry = Entry { key: key.into(), key_at: at, node: self };
+        Node { id, at, left_out, value: Value::Map(vec![entry]) }
+    }
+
+    /// The value of `key`, in a map.
+    pub(super) fn child(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            Value::Scalar { .. } | Value::List(_) => None,
+        }
+    }
+
+    /// What stands behind `{ env: NAME }` or `{ file: PATH }`, in place of a value.
+    pub(super) fn reference(&self) -> Option<(Place, &Node)> {
+        match &self.value {
+            Value::Map(entries) => match entries.as_slice() {
+                [Entry { key, node, .. }] => Some((Place::named(key)?, node)),
+                _ => None,
+            },
+            Value::Scalar { .. } | Value::List(_) => None,
+        }
+    }
+
+    /// Lays `upper` over this node. Maps become one, key by key; anything else is replaced. A section of which `upper` says nothing stays.
+    pub(super) fn overlay(&mut self, upper: Node) {
+        let sections = |node: &Node| matches!(node.value, Value::Map(_)) && node.reference().is_none();
+        if sections(self) && upper.kind() == Type::Null {
+            return;
+        }
+        if !(sections(self) && sections(&upper)) {
+            *self = upper;
+            return;
+        }
+        self.at = upper.at;
+        if let (Value::Map(lower), Value::Map(entries)) = (&mut self.value, upper.value) {
+            let places: HashMap<String, usize> =
+                lower.iter().enumerate().map(|(place, entry)| (entry.key.clone(), place)).collect();
+            for entry in entries {
+                match places.get(&entry.key) {
+                    Some(place) => {
+                        lower[*place].key_at = entry.key_at;
+                        lower[*place].node.overlay(entry.node);
+                    }
+                    None => lower.push(entry),
+                }
+            }
+        }
+    }
+
     /// Type of the value.
     pub(super) fn kind(&self) -> Type {
         match &self.value {
@@ -257,18 +330,18 @@ const MAX_DEPTH: usize = 32;
 
 /// Reads one document; one of comments alone is nothing at all. What cannot stand (duplicate keys, anchors, tags, further documents) becomes a finding and is left out;
 /// after a syntax error there is no tree.
-pub(super) fn read(text: &str, findings: &mut Vec<Finding>) -> Option<Node> {
+pub(super) fn read(text: &str, source: Source, findings: &mut Vec<Finding>) -> Option<Node> {
     let mut options = Options::default();
     options.disallow_directives = true;
     options.emit_unresolved_aliases = true;
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
-    let mut builder = Builder { findings, frames: Vec::new(), root: None, ids: 0, documents: 0 };
+    let mut builder = Builder { findings, source, frames: Vec::new(), root: None, ids: 0, documents: 0 };
     for next in Parser::new_from_str_with_options(text, options) {
         match next {
             Ok((event, span)) => builder.event(event, span),
             Err(error) => {
-                let at = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
+                let at = Mark { source, line: error.marker().line(), column: error.marker().col() + 1 };
                 let finding = Finding::at(at, KeyPath::default(), format!("not valid YAML: {}", error.info()));
                 builder.findings.push(Finding { hint: mend(error.kind()).map(Into::into), ..finding });
                 return None;
@@ -276,8 +349,8 @@ pub(super) fn read(text: &str, findings: &mut Vec<Finding>) -> Option<Node> {
         }
     }
     let nothing = || Node {
-        id: NodeId(0),
-        at: Mark { line: 1, column: 1 },
+        id: NodeId(source, 0),
+        at: Mark { source, line: 1, column: 1 },
         left_out: false,
         value: Value::Scalar { text: String::new(), plain: true },
     };
@@ -302,6 +375,7 @@ fn mend(error: &ErrorKind) -> Option<&'static str> {
 
 struct Builder<'f> {
     findings: &'f mut Vec<Finding>,
+    source: Source,
     frames: Vec<Frame>,
     root: Option<Node>,
     ids: usize,
@@ -331,7 +405,7 @@ enum Key {
 
 impl Builder<'_> {
     fn event(&mut self, event: Event<'_>, span: Span) {
-        let at = Mark { line: span.start.line(), column: span.start.col() + 1 };
+        let at = Mark { source: self.source, line: span.start.line(), column: span.start.col() + 1 };
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
@@ -381,7 +455,7 @@ impl Builder<'_> {
 
     fn node(&mut self, at: Mark, value: Value) {
         self.ids += 1;
-        let node = Node { id: NodeId(self.ids), at, left_out: false, value };
+        let node = Node { id: NodeId(self.source, self.ids), at, left_out: false, value };
         let Some(frame) = self.frames.last_mut() else {
             self.root = Some(node);
             return;

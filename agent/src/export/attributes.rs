@@ -1,18 +1,25 @@
 //! What every exit says about a server, a statement and a failure, under the names of the catalogue.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use crate::model::{Code, Digest, Instance, Listen, SessionCounts, StatementSnapshot, names::attribute as a};
+use crate::model::{
+    Code, Digest, Instance, Listen, Measured, SessionCounts, SessionState, StatementSnapshot,
+    names::{Metric, attribute as a},
+};
 
 use super::Host;
 
 /// Value of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     /// Text.
     Text(Cow<'a, str>),
     /// Whole number.
     Number(i64),
+    /// Number.
+    Float(f64),
+    /// Yes or no.
+    Flag(bool),
 }
 
 impl<'a> From<&'a str> for Value<'a> {
@@ -30,6 +37,24 @@ impl From<String> for Value<'_> {
 impl<'a> From<Cow<'a, str>> for Value<'a> {
     fn from(text: Cow<'a, str>) -> Value<'a> {
         Value::Text(text)
+    }
+}
+
+impl From<u64> for Value<'_> {
+    fn from(number: u64) -> Self {
+        Value::Number(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<f64> for Value<'_> {
+    fn from(number: f64) -> Self {
+        Value::Float(number)
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(flag: bool) -> Self {
+        Value::Flag(flag)
     }
 }
 
@@ -88,16 +113,34 @@ pub(super) fn facts(instance: &Instance) -> Attributes<'_> {
 
 /// Attributes of all points of a statement, beside `db.system.name`. Its text is not among them: it is long and the fingerprint stands for it.
 pub(super) fn statement(row: &StatementSnapshot) -> Attributes<'_> {
-    let digest: &Digest = &row.digest;
+    let names = [(a::DB_NAMESPACE, &row.database), (a::USER_NAME, &row.user)];
+    let names = names.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?.into())));
+    names.chain(digest(&row.digest)).collect()
+}
+
+/// Attributes of a statement alone, without its text.
+pub(super) fn digest(digest: &Digest) -> Attributes<'_> {
     let optional = [
-        (a::DB_NAMESPACE, row.database.as_deref().map(Value::from)),
-        (a::USER_NAME, row.user.as_deref().map(Value::from)),
         (a::DB_OPERATION_NAME, digest.operation.as_deref().map(Value::from)),
         (a::DB_COLLECTION_NAME, digest.collection.as_deref().map(Value::from)),
         (a::DB_QUERY_SUMMARY, Some((&*digest.summary).into())),
         (a::QUERY_FINGERPRINT, Some(digest.hex().into())),
     ];
     optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// A metric of the agent's own parts with all its points.
+pub(super) type Family<'a> = (&'static Metric, Vec<(Attributes<'a>, f64)>);
+
+/// What the agent's parts tell of themselves, by metric, in the order of their names.
+pub(super) fn families(measured: &[Measured]) -> Vec<Family<'_>> {
+    let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
+    for point in measured {
+        let attributes = point.attributes.iter().map(|(name, value)| (*name, Value::from(value.as_ref()))).collect();
+        let family = families.entry(point.metric.name).or_insert_with(|| (point.metric, Vec::new()));
+        family.1.push((attributes, point.value));
+    }
+    families.into_values().collect()
 }
 
 /// Attributes of a failure.
@@ -109,6 +152,19 @@ pub(super) fn failure<'a>(code: Option<Code>) -> Attributes<'a> {
 /// The longest prefix of `text` that has at most `bytes` bytes and ends at a character.
 pub(super) fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
+}
+
+/// What a session does, as a value of `querylens.session.state`.
+pub(super) fn session_state(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Active => "active",
+        SessionState::Idle => "idle",
+        SessionState::IdleInTransaction => "idle_in_transaction",
+        SessionState::IdleInFailedTransaction => "idle_in_failed_transaction",
+        SessionState::Starting => "starting",
+        SessionState::Unknown => "unknown",
+        SessionState::Opaque(_) => "opaque",
+    }
 }
 
 /// Sessions by state, under the values of `querylens.session.state`.

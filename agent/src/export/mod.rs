@@ -2,10 +2,14 @@
 
 mod attributes;
 pub mod console;
+pub mod file;
 pub mod host;
 pub mod otlp;
 pub mod prometheus;
 pub mod selection;
+pub mod spool;
+
+mod record;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,10 +34,14 @@ pub struct Config {
     pub operation_duration_name: OperationDurationName,
     /// Print to standard output. Default: nothing.
     pub console: Option<console::Config>,
+    /// Write single records to a file: examples, findings, notices. Default: nothing.
+    pub file: Option<file::Config>,
     /// Serve metrics to Prometheus, at `/metrics` of `health.listen`.
     pub prometheus: prometheus::Config,
-    /// Send metrics to OpenTelemetry receivers. Default: none.
+    /// Send metrics, logs and traces to OpenTelemetry receivers. Default: none.
     pub otlp: Vec<otlp::Config>,
+    /// What waits for receivers that are away.
+    pub spool: spool::Config,
 }
 
 impl Config {
@@ -42,9 +50,12 @@ impl Config {
         let empty = self.host_name.as_deref().is_some_and(|name| name.trim().is_empty());
         let host = empty.then(|| Problem::new("host_name", "must not be empty"));
         let console = self.console.iter().flat_map(console::Config::check);
+        let file = self.file.iter().flat_map(file::Config::check);
         host.into_iter()
+            .chain(file.map(|problem| problem.beneath("file")))
             .chain(console.map(|problem| problem.beneath("console")))
             .chain(self.prometheus.check().map(|problem| problem.beneath("prometheus")))
+            .chain(self.spool.check().map(|problem| problem.beneath("spool")))
             .chain(
                 self.otlp.iter().enumerate().flat_map(|(index, otlp)| {
                     otlp.check().map(move |problem| problem.beneath(&format!("otlp[{index}]")))
@@ -86,15 +97,17 @@ mod tests {
             "host_name": "db7",
             "operation_duration_name": "db.client.operation.duration",
             "console": { "format": "json", "interval": "1m", "top": 5 },
+            "file": { "path": "/var/log/querylens/events.jsonl", "max_mib": 7, "query_text_bytes": 9 },
             "prometheus": { "enabled": false, "max_statements": 3, "query_text_bytes": 9,
                             "buckets": { "first_power": -10, "last_power": 3, "per_octave": 2 } },
             "otlp": [{
                 "protocol": "grpc", "endpoint": "https://otlp.example.com:4317", "headers": { "api-key": { "env": "KEY" } },
-                "resource": { "deployment.environment.name": "test" }, "interval": "30s", "timeout": "5s",
+                "resource": { "deployment.environment.name": "test" }, "signals": ["metrics"], "interval": "30s", "timeout": "5s",
                 "compression": "none", "max_request_bytes": 70000, "max_statements": 7, "query_text_bytes": 11,
                 "retry": { "initial": "2s", "max": "20s", "elapsed": "40s" },
                 "tls": { "ca_file": "/etc/ca.pem", "cert_file": "/etc/cert.pem", "key_file": "/etc/key.pem" }
-            }]
+            }],
+            "spool": { "enabled": false, "max_mib": 100, "memory_mib": 3 }
         }"#;
         let config: Config = serde_json::from_str(json).unwrap();
         let again = serde_json::to_value(&config).unwrap();

@@ -1,6 +1,6 @@
 //! What the agent itself costs, from /proc/self.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use procfs::{ProcResult, WithCurrentSystemInfo, process::Process};
 
@@ -30,6 +30,19 @@ impl Cost {
         stats.cpu = self.cpu;
         stats.rss_bytes = self.rss_bytes;
     }
+}
+
+/// Bytes of memory that the cgroup of this process may use: the least of its own limit and those above it. `None` without a limit, and where cgroups
+/// of version 2 are not mounted at their usual place.
+pub fn memory_limit() -> Option<u64> {
+    let groups = Process::myself().and_then(|process| process.cgroups()).ok()?;
+    let own = groups.into_iter().find(|group| group.hierarchy == 0)?.pathname;
+    let root = Path::new("/sys/fs/cgroup");
+    let limit = |group: &Path| {
+        let text = fs::read_to_string(root.join(group).join("memory.max")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    Path::new(own.trim_start_matches('/')).ancestors().filter_map(limit).min()
 }
 
 #[cfg(test)]

@@ -19,7 +19,13 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+    time,
+};
 
 use super::{Config, Status};
 
@@ -36,7 +42,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that open connections get at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after `accept` failed, e.g. for want of file descriptors: it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A rendered page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +136,8 @@ impl Server {
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, service: Router) {
+/// Serves one connection, within the bounds of size and time.
+pub(super) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: Router) {
     let service = TowerToHyperService::new(service);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         hyper::service::Service::call(&service, request.map(Body::new))
@@ -274,7 +281,7 @@ mod tests {
     }
 
     fn anywhere() -> Config {
-        Config { enabled: true, listen: ([127, 0, 0, 1], 0).into() }
+        Config { enabled: true, listen: ([127, 0, 0, 1], 0).into(), admin_socket: None }
     }
 
     /// Serves `shown` until the sender is dropped.

@@ -1,10 +1,15 @@
 //! The agent's own state: its status, its HTTP end points, and what it costs.
 
+pub mod admin;
+pub mod audit;
 pub mod cost;
 pub mod http;
 pub mod status;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,11 +26,17 @@ pub struct Config {
     /// statements. Default: 127.0.0.1:9464.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// Unix socket for `querylens admin`, which only the agent's user and root can open; none if `~`. Default: /run/querylens/admin.sock.
+    pub admin_socket: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Config {
         // 9464 is the port that the OpenTelemetry specification gives to Prometheus exporters.
-        Config { enabled: true, listen: (Ipv4Addr::LOCALHOST, 9464).into() }
+        Config {
+            enabled: true,
+            listen: (Ipv4Addr::LOCALHOST, 9464).into(),
+            admin_socket: Some("/run/querylens/admin.sock".into()),
+        }
     }
 }

@@ -69,6 +69,26 @@ impl Histogram {
         self.sum_nanos += other.sum_nanos;
     }
 
+    /// What was added since `earlier`, an older state of this histogram. The shortest and longest of it are known to within their buckets.
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let mut new = Histogram::default();
+        let mut before = earlier.buckets().peekable();
+        for (index, count) in self.buckets() {
+            while before.next_if(|(older, _)| *older < index).is_some() {}
+            let old = before.next_if(|(older, _)| *older == index).map_or(0, |(_, count)| count);
+            if count > old {
+                new.add_bucket(index, count - old);
+                new.count += count - old;
+            }
+        }
+        let Some((last, _)) = new.buckets().last() else { return Histogram::default() };
+        let shortest = if new.first == 0 { 0 } else { upper_bound(new.first - 1) };
+        new.min_nanos = shortest.max(self.min_nanos);
+        new.max_nanos = if last == BUCKETS - 1 { self.max_nanos } else { upper_bound(last).min(self.max_nanos) };
+        new.sum_nanos = self.sum_nanos.saturating_sub(earlier.sum_nanos);
+        new
+    }
+
     /// Number of durations.
     pub fn count(&self) -> u64 {
         self.count
@@ -167,6 +187,25 @@ mod tests {
         assert!((mean.exp() / 0.001 / 8f64.sqrt() - 1.0).abs() < 0.05, "{mean}");
         // Deviations of 1.5, 0.5, 0.5, 1.5 octaves.
         assert!((squares / 5.0 / std::f64::consts::LN_2.powi(2) - 1.0).abs() < 0.1, "{squares}");
+    }
+
+    #[test]
+    fn since_is_what_was_added() {
+        let mut all = Histogram::default();
+        [3, 70_000, 12].iter().for_each(|micros| all.record(Duration::from_micros(*micros)));
+        let before = all.clone();
+        assert_eq!(all.since(&before), Histogram::default());
+        let mut new = Histogram::default();
+        for micros in [2_000_000, 12, 800] {
+            all.record(Duration::from_micros(micros));
+            new.record(Duration::from_micros(micros));
+        }
+        let since = all.since(&before);
+        assert_eq!((since.count(), since.sum()), (3, new.sum()));
+        let filled = |histogram: &Histogram| histogram.buckets().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+        assert_eq!(filled(&since), filled(&new));
+        let ratio = |a: Duration, b: Duration| (a.as_secs_f64() / b.as_secs_f64() - 1.0).abs();
+        assert!(ratio(since.min(), new.min()) < 0.0906 && ratio(since.max(), new.max()) < 0.0906, "{since:?}");
     }
 
     #[test]

@@ -31,9 +31,9 @@ pub use printable::printable;
 pub use problem::Problem;
 pub use secret::Secret;
 pub use session::{SessionInfo, SessionState};
-pub use signal::{Batch, Record, Signal};
+pub use signal::{Batch, Outgoing, Record, Signal};
 pub use snapshot::{
-    AgentStats, InstanceSnapshot, Mean, Outlier, SessionCounts, Snapshot, StatementSnapshot, StatementStats,
+    AgentStats, InstanceSnapshot, Mean, Measured, Outlier, SessionCounts, Snapshot, StatementSnapshot, StatementStats,
     TransactionStats, WireState,
 };
 pub use statement::{Code, Kind, Statement, StatementText, Status, Text};

@@ -141,6 +141,41 @@ attributes! {
     DIMENSION = "querylens.dimension", "Attribute whose distinct values are counted";
     RULE = "querylens.rule", "Rule of a receiver that a record would have broken";
     METRIC = "querylens.metric", "Name of a metric whose series are counted";
+    // Logs and spans: single records.
+    QUERY_DURATION = "querylens.query.duration", "Duration of one execution in seconds";
+    QUERY_ROWS = "querylens.query.rows", "Rows that one execution sent and changed";
+    SAMPLING_WEIGHT = "sampling.weight", "Executions that a shown one stands for; the sum of all weights estimates the number of all";
+    APPLICATION = "querylens.session.application", "What the client calls itself";
+    SESSION_PROCESS = "querylens.session.process", "Process or thread of the server that serves the session";
+    SESSION_CONNECTION = "querylens.session.connection", "Connection of the session: the inode number of the server's socket";
+    TRANSACTION_POSITION = "querylens.transaction.position", "Number of the statement in its transaction, or in its session outside of one";
+    REPEATS = "querylens.query.repeats", "How often the same statement ran right before in its session";
+    RETRY = "querylens.query.retry", "Whether it repeats one that had failed";
+    CIRCUIT = "querylens.circuit", "State of the server's circuit: closed, half_open or open";
+    PLAN_ID = "db.query.plan.hash", "Identity of a plan by its structure, 16 hexadecimal digits";
+    PLAN_PREVIOUS = "db.query.plan.previous_hash", "Identity of the plan that a statement had before";
+    PLAN_TEXT = "db.query.plan", "Plan without literals, as JSON";
+    PLAN_SOURCE = "db.query.plan.source", "Who told the plan: pg_querylens, auto_explain or explain";
+    PLAN_OPERATION = "db.query.plan.operation", "Type of the topmost node";
+    PLAN_COST = "db.query.plan.cost", "Total cost in the planner's units";
+    PLAN_ROWS = "db.query.plan.rows", "Rows that the topmost node was expected to give";
+    PLAN_DEPTH = "db.query.plan.depth", "Nodes from the topmost to the lowest";
+    PLAN_SEQ_SCAN = "db.query.plan.has_seq_scan", "Whether some table is read as a whole";
+    PLAN_NESTED_LOOP = "db.query.plan.has_nested_loop", "Whether some join is a nested loop";
+    PLAN_SPILLS = "db.query.plan.spills", "Whether a sort or hash went to disk";
+    WAIT_CLASS = "querylens.wait.class", "Class of what a session waits for, in the server's words";
+    WAIT_EVENT = "querylens.wait.event", "What a session waits for, in the server's words";
+    LASTING = "querylens.session.lasting", "Seconds since a session is in its state";
+    BLOCKER_PROCESS = "querylens.blocker.process", "Process or thread of the session that is waited for";
+    LOCK_MODE = "querylens.lock.mode", "Mode of the lock that is waited for";
+    FINDING_OBJECTS = "querylens.finding.objects", "Tables, columns and nodes that a finding is about, the most important first";
+    FINDING_EVIDENCE = "querylens.finding.evidence", "What a finding rests on: names and numbers";
+    SEVERITY = "querylens.severity", "low up to 2 times, medium above 2, high above 5, critical above 10; or info, warning, error";
+    SUBJECT = "querylens.subject", "What a notice of the agent is about";
+    VALUE = "querylens.value", "What was measured";
+    LIMIT = "querylens.limit", "What it was compared with";
+    REMEDIATION = "feedback.remediation", "What to do about it";
+    HELD_BACK = "feedback.suppressed", "Notices of the same kind that were held back since the one before";
 }
 
 /// Sets of attributes that several metrics share.
@@ -374,6 +409,24 @@ metrics! {
         "1 while nothing is sent because the key or the address is wrong", &[];
     NEWRELIC_SERIES = "querylens.error_monitor.series", "{series}", Gauge,
         "Series of a metric in this UTC day", &[a::METRIC];
+}
+
+/// Names of events: `event_name` of log records.
+pub mod event {
+    /// One execution, as an example.
+    pub const EXECUTION: &str = "db.server.query_sample";
+    /// A plan of a statement.
+    pub const PLAN: &str = "querylens.plan";
+    /// A session at one moment.
+    pub const ACTIVITY: &str = "querylens.activity";
+    /// A session that waits for another one.
+    pub const BLOCKING: &str = "querylens.blocking";
+    /// What the agent concluded.
+    pub const FINDING: &str = "querylens.finding";
+    /// Something about the data that is worth knowing.
+    pub const FEEDBACK: &str = "querylens.feedback";
+    /// Something that somebody should know at once.
+    pub const ALERT: &str = "querylens.alert";
 }
 
 /// Value of `error.type` for a failure without a code (semantic conventions, error.type).

@@ -1,6 +1,7 @@
 //! The state of everything at one moment: what exporters, `top`, `discover` and the health endpoints render.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -8,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{ByCode, Digest, Ending, Histogram, Instance, Timestamp, Verdict};
+use super::{ByCode, Digest, Ending, Histogram, Instance, Timestamp, Verdict, names::Metric};
 
 /// A sum of durations of which only the mean is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +112,40 @@ impl StatementStats {
         self.prepares += other.prepares;
         self.estimated += other.estimated;
         self.truncated += other.truncated;
+    }
+
+    /// What was counted since `earlier`, an older state of these statistics.
+    pub fn since(&self, earlier: &StatementStats) -> StatementStats {
+        let mut failed = ByCode::default();
+        for (code, histogram) in self.failed.iter() {
+            let new = earlier.failed.get(code).map_or_else(|| histogram.clone(), |before| histogram.since(before));
+            if new.count() > 0 {
+                *failed.at(*code) = new;
+            }
+        }
+        let mut failed_prepares = ByCode::default();
+        for (code, count) in self.failed_prepares.iter() {
+            let new = count.saturating_sub(earlier.failed_prepares.get(code).copied().unwrap_or(0));
+            if new > 0 {
+                *failed_prepares.at(*code) = new;
+            }
+        }
+        StatementStats {
+            ok: self.ok.since(&earlier.ok),
+            failed,
+            first_byte: Mean {
+                count: self.first_byte.count.saturating_sub(earlier.first_byte.count),
+                sum: self.first_byte.sum.saturating_sub(earlier.first_byte.sum),
+            },
+            rows_sent: self.rows_sent.saturating_sub(earlier.rows_sent),
+            rows_affected: self.rows_affected.saturating_sub(earlier.rows_affected),
+            bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
+            bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
+            prepares: self.prepares.saturating_sub(earlier.prepares),
+            failed_prepares,
+            estimated: self.estimated.saturating_sub(earlier.estimated),
+            truncated: self.truncated.saturating_sub(earlier.truncated),
+        }
     }
 
     /// Time spent in all executions.
@@ -267,12 +302,44 @@ pub struct Snapshot {
     pub agent: AgentStats,
     /// Kernel features and what else was probed at start, by name.
     pub features: Vec<(&'static str, Verdict)>,
+    /// The processors' own numbers; none where no processors run.
+    pub measured: Arc<Vec<Measured>>,
+}
+
+/// A number that a part of the agent tells of itself. Counters are cumulative since the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// What it is.
+    pub metric: &'static Metric,
+    /// What it is a part of, by attribute name.
+    pub attributes: Vec<(&'static str, Cow<'static, str>)>,
+    /// Its value.
+    pub value: f64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Code;
+
+    #[test]
+    fn since_and_merge_are_each_others_inverse() {
+        let mut before = StatementStats { rows_sent: 3, bytes_in: 5, ..StatementStats::default() };
+        before.ok.record(Duration::from_millis(3));
+        before.failed.at(Some(Code::Mysql(1))).record(Duration::from_millis(1));
+        *before.failed_prepares.at(Some(Code::Mysql(2))) += 2;
+        let mut after = before.clone();
+        let mut new = StatementStats { rows_sent: 1, bytes_out: 7, prepares: 1, ..StatementStats::default() };
+        new.ok.record(Duration::from_millis(9));
+        new.failed.at(Some(Code::Mysql(3))).record(Duration::from_millis(2));
+        new.first_byte.add(2, Duration::from_millis(1));
+        after.merge(&new);
+        let since = after.since(&before);
+        assert_eq!((since.executions(), since.errors(), since.total()), (2, 1, new.total()));
+        assert_eq!((since.rows_sent, since.bytes_in, since.bytes_out, since.prepares), (1, 0, 7, 1));
+        assert_eq!((since.first_byte, since.failed_prepares.len()), (new.first_byte, 0));
+        assert_eq!(after.since(&after).executions(), 0);
+    }
 
     #[test]
     fn merging_keeps_every_error_and_the_bound_on_codes() {

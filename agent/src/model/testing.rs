@@ -124,6 +124,7 @@ pub(crate) fn with_statements(statements: Vec<StatementSnapshot>) -> Snapshot {
             losses: BTreeMap::from([("ring_full_data", 4), ("truncated", 9)]),
         },
         features: vec![("ring_buffer", super::Verdict::Ok)],
+        measured: std::sync::Arc::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::names::Metric;
+use crate::model::{Measured, names::Metric};
 
 /// An attribute of a value.
 pub type Label = (&'static str, Cow<'static, str>);
@@ -36,6 +36,12 @@ impl Measures {
     /// All values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static Metric, &[Label], f64)> {
         self.0.iter().map(|(metric, labels, value)| (*metric, labels.as_slice(), *value))
+    }
+
+    /// As snapshots have them.
+    pub fn into_measured(self) -> Vec<Measured> {
+        let measured = |(metric, attributes, value)| Measured { metric, attributes, value };
+        self.0.into_iter().map(measured).collect()
     }
 
     /// The value of a metric with exactly these attributes.

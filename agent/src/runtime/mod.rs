@@ -4,9 +4,17 @@
 //! and the *servers* thread (processes → servers → hooks). Everything that talks to the outside lives on the tokio runtime and asks
 //! them for snapshots.
 
+mod admin;
+mod clock;
+mod exit;
+mod intervals;
+mod keeping;
+mod outside;
+mod pages;
 mod pipeline;
 mod servers;
 pub mod service;
+mod signals;
 pub mod survey;
 
 use std::{
@@ -29,10 +37,11 @@ use crate::{
     config::Config,
     discovery::Discovery,
     health::cost::Cost,
-    model::{AgentStats, Snapshot},
+    model::{AgentStats, Record, Snapshot},
 };
 use pipeline::{Answer, Command, Pipeline};
 use servers::{Costs, Request, Servers};
+use signals::Board;
 
 /// Commands and requests that may wait. Beyond them a notice of the pipeline is replaced by a full scan of the process table.
 const QUEUE: usize = 4096;
@@ -87,6 +96,7 @@ pub struct Runtime {
     start: SystemTime,
     features: Features,
     exported: ExportLosses,
+    board: Board,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
     pipeline: JoinHandle<()>,
@@ -99,6 +109,7 @@ pub struct Snapshots {
     start: SystemTime,
     features: Features,
     exported: ExportLosses,
+    board: Board,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
 }
@@ -132,6 +143,7 @@ impl Runtime {
             start: SystemTime::now(),
             features,
             exported: ExportLosses::default(),
+            board: Board::default(),
             commands,
             requests,
             pipeline: thread("ql-pipeline").spawn(move || pipeline.run())?,
@@ -145,6 +157,7 @@ impl Runtime {
             start: self.start,
             features: self.features.clone(),
             exported: self.exported.clone(),
+            board: self.board.clone(),
             commands: self.commands.clone(),
             requests: self.requests.clone(),
         }
@@ -169,6 +182,20 @@ impl Snapshots {
         let costs = self.costs().await?;
         let answer = self.ask(Command::Snapshot).await?;
         Ok(self.assemble(answer, costs))
+    }
+
+    /// The executions that were seen since they were last asked for.
+    async fn examples(&self) -> Result<Vec<Record>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.try_send(Command::Examples(reply)).is_ok();
+        in_time(sent, answer).await.ok_or(Error::Stuck("pipeline"))
+    }
+
+    /// The kernel should show one in so many executions that it counts. A full queue costs the change, not more: it is asked for again.
+    fn show_one_in(&self, one_in: u32) {
+        if self.commands.try_send(Command::ShowOneIn(one_in)).is_err() {
+            tracing::warn!(one_in, "the pipeline is busy: the kernel shows as many executions as before");
+        }
     }
 
     async fn ask(&self, command: fn(oneshot::Sender<Answer>) -> Command) -> Result<Answer, Error> {
@@ -199,6 +226,7 @@ impl Snapshots {
             instances: answer.instances,
             agent,
             features: self.features.rows().map(|(name, verdict)| (name, verdict.clone())).to_vec(),
+            measured: self.board.read(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{Rescan, servers::Request};
 use crate::{
     aggregate::{self, Advice, Aggregator, Chunk, RawOutlier},
     capture::{self, Counters, Outlier, Record, RecordHeader, Ring, direction, flags, kind, segments},
-    model::{Instance, InstanceSnapshot, Timestamp, WireState},
+    model::{self, Instance, InstanceSnapshot, Timestamp, WireState},
     wire::Direction,
 };
 
@@ -51,6 +51,10 @@ pub(super) enum Command {
     Reconcile { slot: u32, open: HashSet<u64> },
     /// The servers at this moment.
     Snapshot(oneshot::Sender<Answer>),
+    /// The executions that were seen since they were last asked for.
+    Examples(oneshot::Sender<Vec<model::Record>>),
+    /// The kernel should show one in so many executions that it counts; from now on those that are seen are kept.
+    ShowOneIn(u32),
     /// Drain what is in the ring, answer like [`Command::Snapshot`], end.
     Finish(oneshot::Sender<Answer>),
 }
@@ -185,6 +189,8 @@ impl State {
             kind::OUTLIER => {
                 if let Some(outlier) = Outlier::read(record.payload) {
                     let raw = RawOutlier {
+                        conn: header.conn,
+                        process: header.tgid,
                         group: header.group,
                         hash: header.hash,
                         begin: Timestamp(outlier.begin),
@@ -266,6 +272,17 @@ impl State {
                 self.aggregator.reconcile(slot, &open, self.now);
                 self.counters.sweep(false, |session| session.slot == slot && !open.contains(&session.conn));
             }
+            Command::Examples(reply) => {
+                // Whoever asked may have gone away meanwhile.
+                let _ = reply.send(self.aggregator.take_examples());
+            }
+            Command::ShowOneIn(one_in) => {
+                // What is on its way still stands for as many as before; that is some milliseconds.
+                self.aggregator.keep_examples(one_in);
+                if let Err(error) = self.counters.sample(one_in) {
+                    error!(%error, "the kernel shows as many executions as before");
+                }
+            }
             Command::Snapshot(reply) | Command::Finish(reply) => {
                 self.take();
                 self.aggregator.resolve();
@@ -305,6 +322,7 @@ fn chunk(header: &RecordHeader) -> Chunk {
         session: header.session,
         group: header.group,
         counted: header.flags & flags::COUNTED != 0,
+        sampled: header.flags & flags::SAMPLED != 0,
         request,
     }
 }

@@ -1,37 +1,41 @@
-//! The agent as a service: stages, end points, exporters, signals.
+//! The agent as a service: starts everything, obeys signals, takes up changes of the configuration.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::{error, info, warn};
 
-use super::{Error, Runtime, Snapshots};
+use super::{
+    Error, Runtime,
+    admin::Desk,
+    keeping::Keeping,
+    outside::{Lasting, Outside, Prepared},
+};
 use crate::{
-    config::Config,
-    export::{
-        self,
-        console::{self, Format},
-        otlp, prometheus,
-    },
+    config::{Config, Diagnostics, Loaded, Stamp, Wanted},
+    export::otlp,
     health::{
-        Status,
-        http::{BindError, Page, Server, Source},
+        admin::Socket,
+        audit::{Act, Audit},
+        http::BindError,
     },
     model::Snapshot,
+    processors::breaker::Gate,
 };
 
-/// How long the last export may take.
-const LAST_EXPORT: Duration = Duration::from_secs(5);
+/// How often it is looked whether the configuration's files have changed.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 
 /// Why the service ended or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,54 +66,214 @@ pub enum ServiceError {
     },
 }
 
+/// How the configuration is loaded again.
+pub struct Reload {
+    /// Where it comes from.
+    pub wanted: Wanted,
+    /// Loads it as it was loaded at the start.
+    pub load: Box<dyn Fn() -> Result<Loaded, Diagnostics> + Send>,
+    /// Takes up the settings of the log.
+    pub log: Box<dyn Fn(&crate::config::log::Config) + Send>,
+}
+
 /// Runs until SIGTERM or SIGINT; then the hooks are detached, what was recorded is counted and exported a last time.
-pub async fn serve(config: &Config) -> Result<(), ServiceError> {
-    let system = |what: &'static str| move |error| ServiceError::System { what, error };
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for SIGINT"))?;
-    // Taken first: a second agent must not get as far as attaching anything.
-    let server = match config.health.enabled {
-        true => Some(Server::bind(&config.health).await?),
-        false => None,
+pub async fn serve(loaded: Loaded, reload: Reload) -> Result<(), ServiceError> {
+    let (ask, asked) = mpsc::channel(1);
+    let mut events = Events::new(reload.wanted.clone(), asked)?;
+    let shown = Arc::new(Mutex::new(shown(&loaded)));
+    let config = loaded.config;
+    // Before the stages: a second agent must not get as far as attaching anything.
+    let prepared = Prepared::new(&config).await?;
+    let runtime = Runtime::start(&config)?;
+    let keeping = Keeping::open(&config.state);
+    let states = keeping.load();
+    let gate = Gate::new(config.processors.circuit_breaker.clone());
+    let mut lasting = Lasting { snapshots: runtime.snapshots(), gate, keeping, states, stores: Default::default() };
+    let mut outside = prepared.start(&mut lasting)?;
+    let audit = Arc::new(Audit::open(&config.state.directory));
+    audit.note(Act::Started, "done", None, "");
+    let (end_admin, admin_stopped) = watch::channel(());
+    let desk = Desk {
+        snapshots: lasting.snapshots.clone(),
+        gate: lasting.gate.clone(),
+        audit: Arc::clone(&audit),
+        config: Arc::clone(&shown),
+        reload: ask,
+        handle: Handle::current(),
     };
-    let (duration, host) = (config.export.operation_duration_name, export::Host::detect(&config.export));
-    let exporters = config.export.otlp.iter().enumerate().map(|(index, otlp)| {
-        otlp::Exporter::new(otlp, duration, host.clone())
-            .map(|exporter| (otlp.interval.0, exporter))
-            .map_err(|error| ServiceError::Otlp { index, error })
-    });
-    let exporters = exporters.collect::<Result<Vec<_>, _>>()?;
-    let runtime = Runtime::start(config)?;
-    let snapshots = runtime.snapshots();
-    let (stop, stopped) = watch::channel(());
-    let mut tasks = JoinSet::new();
-    if let Some(server) = server {
-        let address = server.address().map_err(system("asking for the address of the HTTP end points"))?;
-        info!(%address, "serving /metrics, /status and /health");
-        let pages = Pages::new(config, host, snapshots.clone());
-        tasks.spawn(server.run(Arc::new(pages), until(stopped.clone())));
-    }
-    let (last, last_snapshot) = watch::channel(None::<Arc<Snapshot>>);
-    if let Some(console) = config.export.console.clone() {
-        tasks.spawn(print(console, snapshots.clone(), last_snapshot.clone()));
-    }
-    for (every, exporter) in exporters {
-        tasks.spawn(push(every, exporter, snapshots.clone(), last_snapshot.clone()));
-    }
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: ending"),
-        _ = interrupt.recv() => info!("SIGINT: ending"),
-    }
-    let snapshot = runtime.stop().await?;
-    last.send_replace(Some(Arc::new(snapshot)));
-    drop(stop);
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            error!(%error, "a task of the agent failed");
+    let admin = open_desk(config.health.admin_socket.as_deref(), desk, admin_stopped);
+    let mut current = config;
+    loop {
+        match events.next().await {
+            Event::End(signal) => {
+                info!("{signal}: ending");
+                break;
+            }
+            Event::Reload(why) => {
+                let Some(wanted) = acceptable(&reload, &current, why, &audit) else { continue };
+                outside = match exchange(outside, &current, wanted.config.clone(), &mut lasting).await {
+                    Ok((outside, taken)) => {
+                        audit.note(Act::Reload, if taken { "taken up" } else { "refused" }, None, why);
+                        if taken {
+                            (reload.log)(&wanted.config.log);
+                            *shown.lock().unwrap_or_else(PoisonError::into_inner) = self::shown(&wanted);
+                            current = wanted.config;
+                            info!("the new configuration is in effect");
+                        }
+                        outside
+                    }
+                    // Neither the new nor the old one can be started: the address, a certificate is gone.
+                    Err(error) => {
+                        runtime.stop().await?;
+                        return Err(error);
+                    }
+                };
+            }
         }
+    }
+    outside.end_processors().await;
+    let snapshot = runtime.stop().await?;
+    outside.end(Some(snapshot)).await;
+    audit.note(Act::Ended, "done", None, "");
+    drop(end_admin);
+    if let Some(admin) = admin {
+        let _ = admin.await;
     }
     info!("ended");
     Ok(())
+}
+
+/// The configuration as it is now, if it can be taken up and says something new. What only a restart can change stays as it is.
+fn acceptable(reload: &Reload, current: &Config, why: &'static str, audit: &Audit) -> Option<Loaded> {
+    let mut loaded = match (reload.load)() {
+        Ok(wanted) => wanted,
+        Err(diagnostics) => {
+            error!("{why}: the new configuration is not taken up, the old one stays in effect:\n{diagnostics}");
+            audit.note(Act::Reload, "refused", None, why);
+            return None;
+        }
+    };
+    let wanted = &mut loaded.config;
+    let mut waiting = Vec::new();
+    let mut keep = |section: &'static str, changed: bool| {
+        if changed {
+            waiting.push(section);
+        }
+    };
+    keep("discovery", wanted.discovery != current.discovery);
+    keep("capture", wanted.capture != current.capture);
+    keep("aggregate", wanted.aggregate != current.aggregate);
+    keep("state", wanted.state != current.state);
+    keep("health.admin_socket", wanted.health.admin_socket != current.health.admin_socket);
+    keep("processors.circuit_breaker", wanted.processors.circuit_breaker != current.processors.circuit_breaker);
+    if !waiting.is_empty() {
+        warn!("{why}: these sections take effect after a restart: {}", waiting.join(", "));
+    }
+    wanted.discovery = current.discovery.clone();
+    wanted.capture = current.capture.clone();
+    wanted.aggregate = current.aggregate.clone();
+    wanted.state = current.state.clone();
+    wanted.health.admin_socket = current.health.admin_socket.clone();
+    wanted.processors.circuit_breaker = current.processors.circuit_breaker.clone();
+    if *wanted == *current {
+        info!("{why}: nothing that can be taken up now has changed");
+        return None;
+    }
+    Some(loaded)
+}
+
+/// Ends what talks to the outside and starts it anew with `wanted`, or with `current` again if that cannot be; whether `wanted` was taken up.
+async fn exchange(
+    mut outside: Outside,
+    current: &Config,
+    wanted: Config,
+    lasting: &mut Lasting,
+) -> Result<(Outside, bool), ServiceError> {
+    lasting.states = outside.end_processors().await;
+    outside.end(None).await;
+    match Prepared::new(&wanted).await {
+        Ok(prepared) => Ok((prepared.start(lasting)?, true)),
+        Err(error) => {
+            error!("the new configuration cannot be taken up, the old one stays in effect: {error}");
+            Ok((Prepared::new(current).await?.start(lasting)?, false))
+        }
+    }
+}
+
+/// The effective configuration, as the admin socket shows it.
+fn shown(loaded: &Loaded) -> String {
+    loaded.origins.yaml(&loaded.config).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+}
+
+/// Opens the admin socket. Without it the agent does its work all the same.
+fn open_desk(path: Option<&Path>, desk: Desk, stopped: watch::Receiver<()>) -> Option<JoinHandle<()>> {
+    let path = path?;
+    match Socket::bind(path) {
+        Ok(socket) => {
+            info!(path = %path.display(), "serving the admin socket");
+            Some(tokio::spawn(socket.run(Arc::new(desk), stopped)))
+        }
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no admin socket (config key `health.admin_socket`)");
+            None
+        }
+    }
+}
+
+/// What the service waits for.
+struct Events {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    wanted: Wanted,
+    stamp: Stamp,
+    look: Interval,
+    asked: mpsc::Receiver<()>,
+}
+
+enum Event {
+    End(&'static str),
+    Reload(&'static str),
+}
+
+impl Events {
+    fn new(wanted: Wanted, asked: mpsc::Receiver<()>) -> Result<Events, ServiceError> {
+        let on = |kind, what: &'static str| signal(kind).map_err(|error| ServiceError::System { what, error });
+        Ok(Events {
+            terminate: on(SignalKind::terminate(), "waiting for SIGTERM")?,
+            interrupt: on(SignalKind::interrupt(), "waiting for SIGINT")?,
+            hang_up: on(SignalKind::hangup(), "waiting for SIGHUP")?,
+            stamp: Stamp::of(&wanted),
+            wanted,
+            look: ticks(LOOK_AT_FILES),
+            asked,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.terminate.recv() => return Event::End("SIGTERM"),
+                _ = self.interrupt.recv() => return Event::End("SIGINT"),
+                _ = self.hang_up.recv() => {
+                    self.stamp = Stamp::of(&self.wanted);
+                    return Event::Reload("SIGHUP");
+                }
+                Some(()) = self.asked.recv() => {
+                    self.stamp = Stamp::of(&self.wanted);
+                    return Event::Reload("the admin socket");
+                }
+                _ = self.look.tick() => {
+                    let stamp = Stamp::of(&self.wanted);
+                    if stamp != self.stamp {
+                        self.stamp = stamp;
+                        return Event::Reload("a file of the configuration has changed");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Starts the stages and shows them with `show`, which gets a snapshot each `every`.
@@ -137,135 +301,8 @@ pub async fn watch<T>(
     Ok(shown)
 }
 
-async fn until(mut stopped: watch::Receiver<()>) {
-    // Nothing is ever sent: the sender's end is the signal.
-    while stopped.changed().await.is_ok() {}
-}
-
-/// The next snapshot to export: one each tick, and the last one with `true`. `None` when there will be none any more.
-async fn next(
-    ticks: &mut Interval,
-    snapshots: &Snapshots,
-    last: &mut watch::Receiver<Option<Arc<Snapshot>>>,
-) -> Option<(Arc<Snapshot>, bool)> {
-    loop {
-        tokio::select! {
-            // The last one first: at the end, a tick would ask stages that are gone.
-            biased;
-            _ = last.changed() => return last.borrow_and_update().clone().map(|snapshot| (snapshot, true)),
-            _ = ticks.tick() => match snapshots.take().await {
-                Ok(snapshot) => return Some((Arc::new(snapshot), false)),
-                Err(error) => error!(%error, "no snapshot to export"),
-            },
-        }
-    }
-}
-
-fn ticks(every: Duration) -> Interval {
+pub(super) fn ticks(every: Duration) -> Interval {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-async fn print(config: console::Config, snapshots: Snapshots, mut last: watch::Receiver<Option<Arc<Snapshot>>>) {
-    let mut ticks = ticks(config.interval.0);
-    while let Some((snapshot, end)) = next(&mut ticks, &snapshots, &mut last).await {
-        write(&config, &snapshot);
-        if end {
-            return;
-        }
-    }
-}
-
-async fn push(
-    every: Duration,
-    mut exporter: otlp::Exporter,
-    snapshots: Snapshots,
-    mut last: watch::Receiver<Option<Arc<Snapshot>>>,
-) {
-    let mut ticks = ticks(every);
-    while let Some((snapshot, end)) = next(&mut ticks, &snapshots, &mut last).await {
-        // At the end there is no time to wait for a receiver that is away.
-        let report = match end {
-            false => Some(exporter.export(&snapshot).await),
-            true => timeout(LAST_EXPORT, exporter.export(&snapshot)).await.ok(),
-        };
-        match report {
-            Some(report) => {
-                report.warnings.iter().for_each(|warning| warn!("{warning}"));
-                report.errors.iter().for_each(|error| error!("{error}"));
-                snapshots.exported.add(report.stats.losses());
-            }
-            None => error!(
-                "the last export did not end within {LAST_EXPORT:?}: what was counted since the one before is lost"
-            ),
-        }
-        if end {
-            return;
-        }
-    }
-}
-
-fn write(config: &console::Config, snapshot: &Snapshot) {
-    /// Width of a table that goes into a file.
-    const FILE_WIDTH: usize = 200;
-    let mut out = io::stdout().lock();
-    let result = match config.format {
-        Format::Json => console::json_line(&Status::new(snapshot, Some(config.top)), &mut out),
-        Format::Table => {
-            let terminal = io::stdout().is_terminal().then(crossterm_width).flatten();
-            console::table(snapshot, config.top, terminal.unwrap_or(FILE_WIDTH), &mut out)
-        }
-    };
-    if let Err(error) = result.and_then(|()| out.flush()) {
-        error!(%error, "writing to standard output");
-    }
-}
-
-fn crossterm_width() -> Option<usize> {
-    ratatui::crossterm::terminal::size().ok().map(|(width, _)| usize::from(width))
-}
-
-/// What the HTTP end points show.
-struct Pages {
-    snapshots: Snapshots,
-    /// The threads that render pages wait for snapshots on this runtime.
-    handle: Handle,
-    prometheus: Option<Mutex<prometheus::Exporter>>,
-}
-
-impl Pages {
-    fn new(config: &Config, host: export::Host, snapshots: Snapshots) -> Pages {
-        let exporter = config.export.prometheus.enabled.then(|| {
-            let duration = config.export.operation_duration_name;
-            Mutex::new(prometheus::Exporter::new(config.export.prometheus.clone(), duration, host))
-        });
-        Pages { snapshots, handle: Handle::current(), prometheus: exporter }
-    }
-
-    fn take(&self) -> Result<Snapshot, Error> {
-        self.handle.block_on(self.snapshots.take())
-    }
-}
-
-impl Source for Pages {
-    fn metrics(&self, accept: &str) -> Option<Page> {
-        let exporter = self.prometheus.as_ref()?;
-        let snapshot = self.take().ok()?;
-        let format = prometheus::Format::negotiate(accept);
-        let body = exporter.lock().unwrap_or_else(PoisonError::into_inner).render(&snapshot, format);
-        Some(Page { content_type: format.content_type(), body })
-    }
-
-    fn status(&self, top: Option<usize>) -> Option<Status> {
-        self.take().ok().map(|snapshot| Status::new(&snapshot, top))
-    }
-
-    fn dead(&self) -> Vec<String> {
-        self.take().err().map(|error| error.to_string()).into_iter().collect()
-    }
-
-    fn unready(&self) -> Vec<String> {
-        self.dead()
-    }
 }

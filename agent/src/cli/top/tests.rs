@@ -99,6 +99,7 @@ fn snapshot(secs: u64, scale: u64) -> Snapshot {
             losses: BTreeMap::from([("ring_full_data", 3 * (scale - 1)), ("truncated", 0)]),
         },
         features: Vec::new(),
+        measured: Arc::default(),
     }
 }
 

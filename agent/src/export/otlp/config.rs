@@ -8,6 +8,7 @@ use reqwest::{Url, header::HeaderName};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::Signal;
 use crate::model::{HumanDuration, Problem, Secret, names::attribute as a};
 
 /// An OTLP receiver.
@@ -16,13 +17,15 @@ use crate::model::{HumanDuration, Problem, Secret, names::attribute as a};
 pub struct Config {
     /// `http` (protobuf) or `grpc`. Default: http.
     pub protocol: Protocol,
-    /// URL without the path of the signal: `/v1/metrics` is added with `http`. Default: http://127.0.0.1:4318 for http, :4317 for
+    /// URL without the path of the signal: `/v1/metrics`, `/v1/logs` or `/v1/traces` is added with `http`. Default: http://127.0.0.1:4318 for http, :4317 for
     /// grpc.
     pub endpoint: Option<Endpoint>,
     /// Headers of every request, e.g. `api-key: { env: NEW_RELIC_LICENSE_KEY }`. Their values are secrets.
     pub headers: BTreeMap<HeaderKey, Secret>,
     /// Attributes added to every resource, or put in place of the agent's own, e.g. `deployment.environment.name: production`.
     pub resource: Resource,
+    /// What is sent: `metrics` are exact statistics, `logs` are examples and findings, `traces` are executions under their application's span.
+    pub signals: Vec<Signal>,
     /// How often metrics are sent. Default: 15s.
     pub interval: HumanDuration,
     /// Time for one attempt, from connecting to the whole answer. Default: 10s.
@@ -52,6 +55,7 @@ impl Default for Config {
             endpoint: None,
             headers: BTreeMap::new(),
             resource: Resource::default(),
+            signals: Signal::ALL.to_vec(),
             interval: HumanDuration::from_secs(15),
             timeout: HumanDuration::from_secs(10),
             compression: Compression::Gzip,
@@ -95,16 +99,19 @@ impl Config {
         .flatten()
     }
 
-    /// The URL that requests go to.
+    /// A name for what is kept for this receiver: the same as long as requests go to the same place in the same way.
+    pub fn name(&self) -> String {
+        let protocol = match self.protocol {
+            Protocol::Http => "http",
+            Protocol::Grpc => "grpc",
+        };
+        format!("{:016x}", twox_hash::XxHash3_64::oneshot(format!("{protocol} {}", self.url()).as_bytes()))
+    }
+
+    /// The URL that requests go to, without the path of the signal.
     pub(super) fn url(&self) -> Url {
         let endpoint = self.endpoint.clone().unwrap_or_else(|| Endpoint::local(self.protocol));
-        let mut url = endpoint.0;
-        if self.protocol == Protocol::Http {
-            // OpenTelemetry protocol exporter specification, "Endpoint URLs for OTLP/HTTP".
-            let path = format!("{}/v1/metrics", url.path().trim_end_matches('/'));
-            url.set_path(&path);
-        }
-        url
+        endpoint.0
     }
 }
 
@@ -341,13 +348,28 @@ mod tests {
     fn requests_go_to_the_path_of_the_signal() {
         for (json, url) in [
             ("{}", "http://127.0.0.1:4318/v1/metrics"),
-            (r#"{"protocol":"grpc"}"#, "http://127.0.0.1:4317/"),
             (r#"{"endpoint":"https://otlp.nr-data.net"}"#, "https://otlp.nr-data.net/v1/metrics"),
             (r#"{"endpoint":"https://x:1/otlp/"}"#, "https://x:1/otlp/v1/metrics"),
+        ] {
+            let config = read(json).unwrap();
+            assert_eq!(Signal::Metrics.end_point(&config.url()).as_str(), url, "{json}");
+            let logs = url.replace("/v1/metrics", "/v1/logs");
+            assert_eq!(Signal::Logs.end_point(&config.url()).as_str(), logs, "{json}");
+        }
+        for (json, url) in [
+            (r#"{"protocol":"grpc"}"#, "http://127.0.0.1:4317/"),
             (r#"{"endpoint":"https://x:4317","protocol":"grpc"}"#, "https://x:4317/"),
         ] {
             assert_eq!(read(json).unwrap().url().as_str(), url, "{json}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_stays_with_its_receiver() {
+        let name = |json| read(json).unwrap().name();
+        assert_eq!(name("{}"), name(r#"{"interval":"30s","endpoint":"http://127.0.0.1:4318/"}"#));
+        assert_ne!(name("{}"), name(r#"{"protocol":"grpc"}"#));
+        assert_ne!(name("{}"), name(r#"{"endpoint":"http://127.0.0.1:4319"}"#));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::{ExportLogsServiceResponse, logs_service_client::LogsServiceClient},
+    metrics::v1::{ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient},
+    trace::v1::{ExportTraceServiceResponse, trace_service_client::TraceServiceClient},
 };
 use prost::Message;
 use reqwest::Url;
@@ -15,6 +17,7 @@ use tonic::{
 };
 
 use super::{
+    Payload, Signal,
     config::{Compression, Config},
     transport::{Accepted, Failure, Pem, SetupError, headers, readable, with_causes},
 };
@@ -24,7 +27,9 @@ const MAX_ANSWER: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Grpc {
-    client: MetricsServiceClient<Channel>,
+    metrics: MetricsServiceClient<Channel>,
+    logs: LogsServiceClient<Channel>,
+    traces: TraceServiceClient<Channel>,
     url: Url,
     metadata: MetadataMap,
 }
@@ -61,24 +66,62 @@ impl Grpc {
             }
             endpoint = endpoint.tls_config(tls).map_err(client_error)?;
         }
-        let mut client = MetricsServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER);
+        let channel = endpoint.connect_lazy();
+        let mut metrics = MetricsServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut logs = LogsServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut traces = TraceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         if config.compression == Compression::Gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip);
+            metrics = metrics.send_compressed(CompressionEncoding::Gzip);
+            logs = logs.send_compressed(CompressionEncoding::Gzip);
+            traces = traces.send_compressed(CompressionEncoding::Gzip);
         }
-        Ok(Grpc { client, url, metadata })
+        Ok(Grpc { metrics, logs, traces, url, metadata })
     }
 
     pub(super) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(super) async fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<Accepted, Failure> {
-        let mut request = Request::new(request.clone());
+    pub(super) async fn send(&mut self, payload: &Payload) -> Result<Accepted, Failure> {
+        let body = payload.body.as_slice();
+        let answer = match payload.signal {
+            Signal::Metrics => self.metrics.export(self.request(body)?).await.map(|answer| answer.into_inner().into()),
+            Signal::Logs => self.logs.export(self.request(body)?).await.map(|answer| answer.into_inner().into()),
+            Signal::Traces => self.traces.export(self.request(body)?).await.map(|answer| answer.into_inner().into()),
+        };
+        answer.map_err(|status| failure(&status))
+    }
+
+    /// A request with the configured metadata.
+    fn request<T: Message + Default>(&self, body: &[u8]) -> Result<Request<T>, Failure> {
+        let message = T::decode(body).map_err(|error| {
+            let message = format!("a request that was kept cannot be read: {error}");
+            Failure::Permanent { message, status: 0 }
+        })?;
+        let mut request = Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
-        match self.client.export(request).await {
-            Ok(response) => Ok(response.into_inner().into()),
-            Err(status) => Err(failure(&status)),
-        }
+        Ok(request)
+    }
+}
+
+impl From<ExportMetricsServiceResponse> for Accepted {
+    fn from(response: ExportMetricsServiceResponse) -> Accepted {
+        let partial = response.partial_success.unwrap_or_default();
+        Accepted::new(partial.rejected_data_points, &partial.error_message)
+    }
+}
+
+impl From<ExportLogsServiceResponse> for Accepted {
+    fn from(response: ExportLogsServiceResponse) -> Accepted {
+        let partial = response.partial_success.unwrap_or_default();
+        Accepted::new(partial.rejected_log_records, &partial.error_message)
+    }
+}
+
+impl From<ExportTraceServiceResponse> for Accepted {
+    fn from(response: ExportTraceServiceResponse) -> Accepted {
+        let partial = response.partial_success.unwrap_or_default();
+        Accepted::new(partial.rejected_spans, &partial.error_message)
     }
 }
 
@@ -103,9 +146,24 @@ fn failure(status: &Status) -> Failure {
         // A cause is there only where the status was made on this side, for a connection that broke.
         _ => std::error::Error::source(status).is_some(),
     };
+    let status = http_status(status.code());
     match temporary {
-        true => Failure::Temporary { message, after },
-        false => Failure::Permanent { message },
+        true => Failure::Temporary { message, status, after },
+        false => Failure::Permanent { message, status },
+    }
+}
+
+/// The HTTP status that says the same, as far as it matters what to do about it (google.rpc.Code).
+fn http_status(code: Code) -> u16 {
+    match code {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+        Code::Unauthenticated => 401,
+        Code::PermissionDenied => 403,
+        Code::NotFound | Code::Unimplemented => 404,
+        Code::ResourceExhausted => 429,
+        Code::Unavailable => 503,
+        Code::DeadlineExceeded => 504,
+        _ => 500,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{io::Write, time::SystemTime};
 
 use flate2::{Compression as Level, write::GzEncoder};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 use reqwest::{
     Certificate, Client, Identity, StatusCode, Url,
@@ -12,6 +12,7 @@ use reqwest::{
 };
 
 use super::{
+    Payload,
     config::{Compression, Config},
     retry::retry_after,
     transport::{Accepted, Failure, Pem, SetupError, headers, readable, with_causes},
@@ -79,9 +80,9 @@ impl Http {
         &self.url
     }
 
-    pub(super) async fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<Accepted, Failure> {
-        let body = self.encode(request)?;
-        let sent = self.client.post(self.url.clone()).body(body).send().await;
+    pub(super) async fn send(&mut self, payload: &Payload) -> Result<Accepted, Failure> {
+        let body = self.encode(&payload.body)?;
+        let sent = self.client.post(payload.signal.end_point(&self.url)).body(body).send().await;
         // The specification asks to send again where the connection failed or ended without an answer.
         let failed = |error: reqwest::Error| Failure::temporary(with_causes(&error.without_url()));
         let mut response = sent.map_err(failed)?;
@@ -97,24 +98,27 @@ impl Http {
             answer.extend_from_slice(&chunk);
         }
         if status.is_success() {
-            // It was taken; that some receivers answer with JSON or nothing does not change that.
+            // It was taken; that some receivers answer with JSON or nothing does not change that. The answers of all signals have the same numbers on the wire.
             return Ok(ExportMetricsServiceResponse::decode(&*answer).map(Accepted::from).unwrap_or_default());
         }
         let message = format!("HTTP {status}: {}{}", said(&answer), advice(status));
+        let number = status.as_u16();
         match RETRYABLE.contains(&status) {
-            true => Err(Failure::Temporary { message, after }),
-            false => Err(Failure::Permanent { message }),
+            true => Err(Failure::Temporary { message, status: number, after }),
+            false => Err(Failure::Permanent { message, status: number }),
         }
     }
 
-    fn encode(&self, request: &ExportMetricsServiceRequest) -> Result<Vec<u8>, Failure> {
-        let plain = request.encode_to_vec();
+    fn encode(&self, plain: &[u8]) -> Result<Vec<u8>, Failure> {
         if !self.gzip {
-            return Ok(plain);
+            return Ok(plain.to_vec());
         }
         let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Level::fast());
-        let encoded = encoder.write_all(&plain).and_then(|()| encoder.finish());
-        encoded.map_err(|error| Failure::Permanent { message: format!("the request cannot be compressed: {error}") })
+        let encoded = encoder.write_all(plain).and_then(|()| encoder.finish());
+        encoded.map_err(|error| {
+            let message = format!("the request cannot be compressed: {error}");
+            Failure::Permanent { message, status: 0 }
+        })
     }
 }
 
@@ -138,7 +142,9 @@ fn said(answer: &[u8]) -> String {
 fn advice(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the key in `export.otlp.headers`",
-        StatusCode::NOT_FOUND => "; check `export.otlp.endpoint`, to which /v1/metrics is added",
+        StatusCode::NOT_FOUND => {
+            "; check `export.otlp.endpoint`, to which the path of the signal is added, and `export.otlp.signals`"
+        }
         StatusCode::PAYLOAD_TOO_LARGE => "; lower `export.otlp.max_request_bytes`",
         status if status.is_redirection() => "; redirects are not followed: put the target into `export.otlp.endpoint`",
         _ => "",

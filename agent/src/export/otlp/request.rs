@@ -23,7 +23,7 @@ use crate::{
         attributes::{self, Attributes, Value, cut},
     },
     model::{
-        Code, Histogram, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
+        Code, Histogram, Instance, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
         histogram::{OFFSET, SCALE},
         names::{AGENT, Instrument, Metric, RECEIVE, TRANSMIT, attribute as a, metric},
     },
@@ -79,15 +79,7 @@ impl Builder {
     }
 
     fn server(&self, server: &InstanceSnapshot, rows: &[Cow<'_, StatementSnapshot>], span: Span) -> ResourceMetrics {
-        let instance = &server.instance;
-        let engine = instance.engine.name();
-        let mut resource: Attributes<'_> = vec![
-            (a::SERVICE_NAME, instance.product().into()),
-            (a::SERVICE_INSTANCE_ID, instance.service_instance_id.to_string().into()),
-            (a::DB_SYSTEM_NAME, engine.into()),
-        ];
-        resource.extend(attributes::endpoint(instance, &self.host));
-        resource.extend(attributes::facts(instance));
+        let engine = server.instance.engine.name();
 
         let mut out = Metrics { span, system: Some(engine), metrics: Vec::new() };
         self.statements(rows, &mut out);
@@ -111,7 +103,24 @@ impl Builder {
         out.number(&metric::SERVER_LOSSES, by_cause(&server.losses));
         let visible = u64::from(server.wire.state == "visible");
         out.number(&metric::SERVER_VISIBLE, [(vec![(a::WIRE_STRATEGY, server.wire.strategy.into())], visible)]);
-        self.resource(resource, out)
+        resource_metrics(self.server_resource(&server.instance), out)
+    }
+
+    /// What is said of a server with everything that comes from it.
+    pub(super) fn server_resource(&self, instance: &Instance) -> Resource {
+        let mut attributes: Attributes<'_> = vec![
+            (a::SERVICE_NAME, instance.product().into()),
+            (a::SERVICE_INSTANCE_ID, instance.service_instance_id.to_string().into()),
+            (a::DB_SYSTEM_NAME, instance.engine.name().into()),
+        ];
+        attributes.extend(attributes::endpoint(instance, &self.host));
+        attributes.extend(attributes::facts(instance));
+        self.resource(attributes)
+    }
+
+    /// Bytes of a statement's text that may be sent.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.config.query_text_bytes
     }
 
     fn statements(&self, rows: &[Cow<'_, StatementSnapshot>], out: &mut Metrics) {
@@ -156,13 +165,6 @@ impl Builder {
 
     fn agent(&self, snapshot: &Snapshot, span: Span) -> ResourceMetrics {
         let agent = &snapshot.agent;
-        let host = self.host.id.as_deref().or(self.host.name.as_deref()).unwrap_or_default();
-        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{AGENT} {host}").as_bytes());
-        let resource = vec![
-            (a::SERVICE_NAME, AGENT.into()),
-            (a::SERVICE_INSTANCE_ID, id.to_string().into()),
-            (a::SERVICE_VERSION, env!("CARGO_PKG_VERSION").into()),
-        ];
         let none = Vec::new;
         let mut out = Metrics { span, system: None, metrics: Vec::new() };
         out.number(&metric::AGENT_CPU_TIME, [(none(), agent.cpu.as_secs_f64())]);
@@ -172,11 +174,25 @@ impl Builder {
         out.number(&metric::AGENT_LOSSES, by_cause(&agent.losses));
         let uptime = snapshot.at.duration_since(snapshot.start).unwrap_or_default();
         out.number(&metric::AGENT_UPTIME, [(none(), uptime.as_secs_f64())]);
-        self.resource(resource, out)
+        for (metric, points) in attributes::families(&snapshot.measured) {
+            out.number(metric, points);
+        }
+        resource_metrics(self.agent_resource(), out)
+    }
+
+    /// What is said of the agent with everything that it says of itself.
+    pub(super) fn agent_resource(&self) -> Resource {
+        let host = self.host.id.as_deref().or(self.host.name.as_deref()).unwrap_or_default();
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{AGENT} {host}").as_bytes());
+        self.resource(vec![
+            (a::SERVICE_NAME, AGENT.into()),
+            (a::SERVICE_INSTANCE_ID, id.to_string().into()),
+            (a::SERVICE_VERSION, env!("CARGO_PKG_VERSION").into()),
+        ])
     }
 
     /// A resource with what holds for all of them: the host, and the configured attributes in place of the agent's own.
-    fn resource<'a>(&'a self, mut attributes: Attributes<'a>, metrics: Metrics) -> ResourceMetrics {
+    fn resource<'a>(&'a self, mut attributes: Attributes<'a>) -> Resource {
         attributes.push((a::OS_TYPE, "linux".into()));
         attributes.extend(self.host.name.as_deref().map(|name| (a::HOST_NAME, name.into())));
         attributes.extend(self.host.id.as_deref().map(|id| (a::HOST_ID, id.into())));
@@ -184,19 +200,24 @@ impl Builder {
         attributes.retain(|(name, _)| !configured(name));
         let more = self.config.resource.iter().map(|(name, value)| key_value(name, value.into()));
         let attributes = attributes.into_iter().map(|(name, value)| key_value(name, value)).chain(more).collect();
-        ResourceMetrics {
-            resource: Some(Resource { attributes, ..Resource::default() }),
-            scope_metrics: vec![ScopeMetrics {
-                scope: Some(InstrumentationScope {
-                    name: AGENT.to_owned(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    ..InstrumentationScope::default()
-                }),
-                metrics: metrics.metrics,
-                schema_url: String::new(),
-            }],
-            schema_url: String::new(),
-        }
+        Resource { attributes, ..Resource::default() }
+    }
+}
+
+fn resource_metrics(resource: Resource, metrics: Metrics) -> ResourceMetrics {
+    ResourceMetrics {
+        resource: Some(resource),
+        scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics: metrics.metrics, schema_url: String::new() }],
+        schema_url: String::new(),
+    }
+}
+
+/// Who instruments.
+pub(super) fn scope() -> InstrumentationScope {
+    InstrumentationScope {
+        name: AGENT.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
     }
 }
 
@@ -326,10 +347,12 @@ impl Metrics {
     }
 }
 
-fn key_value(name: &str, value: Value<'_>) -> KeyValue {
+pub(super) fn key_value(name: &str, value: Value<'_>) -> KeyValue {
     let value = match value {
         Value::Text(text) => any_value::Value::StringValue(text.into_owned()),
         Value::Number(number) => any_value::Value::IntValue(number),
+        Value::Float(number) => any_value::Value::DoubleValue(number),
+        Value::Flag(flag) => any_value::Value::BoolValue(flag),
     };
     KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

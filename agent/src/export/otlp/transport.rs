@@ -2,9 +2,8 @@
 
 use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
-
 use super::{
+    Answer, Payload,
     config::{Config, HeaderKey, Protocol},
     grpc::Grpc,
     http::Http,
@@ -57,13 +56,9 @@ pub(super) struct Accepted {
     pub(super) message: String,
 }
 
-impl From<ExportMetricsServiceResponse> for Accepted {
-    fn from(response: ExportMetricsServiceResponse) -> Accepted {
-        let partial = response.partial_success.unwrap_or_default();
-        Accepted {
-            rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
-            message: readable(&partial.error_message),
-        }
+impl Accepted {
+    pub(super) fn new(rejected: i64, message: &str) -> Accepted {
+        Accepted { rejected: u64::try_from(rejected).unwrap_or(0), message: readable(message) }
     }
 }
 
@@ -74,6 +69,8 @@ pub(super) enum Failure {
     Temporary {
         /// What happened.
         message: String,
+        /// HTTP status, or that which stands for the gRPC code; 0 without an answer.
+        status: u16,
         /// The pause that the receiver asks for.
         after: Option<Duration>,
     },
@@ -81,17 +78,28 @@ pub(super) enum Failure {
     Permanent {
         /// What happened.
         message: String,
+        /// As above.
+        status: u16,
     },
 }
 
 impl Failure {
     pub(super) fn temporary(message: String) -> Failure {
-        Failure::Temporary { message, after: None }
+        Failure::Temporary { message, status: 0, after: None }
+    }
+
+    /// What the receiver said to a request of so many bytes, in numbers.
+    pub(super) fn answer(&self, bytes: usize) -> Answer {
+        let (status, retry_after) = match self {
+            Failure::Temporary { status, after, .. } => (*status, *after),
+            Failure::Permanent { status, .. } => (*status, None),
+        };
+        Answer { status, retry_after, rejected: 0, bytes }
     }
 
     pub(super) fn message(&self) -> &str {
         match self {
-            Failure::Temporary { message, .. } | Failure::Permanent { message } => message,
+            Failure::Temporary { message, .. } | Failure::Permanent { message, .. } => message,
         }
     }
 }
@@ -132,10 +140,10 @@ impl Transport {
     }
 
     /// Sends once, without a time limit of its own.
-    pub(super) async fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<Accepted, Failure> {
+    pub(super) async fn send(&mut self, payload: &Payload) -> Result<Accepted, Failure> {
         match self {
-            Transport::Http(http) => http.send(request).await,
-            Transport::Grpc(grpc) => grpc.send(request).await,
+            Transport::Http(http) => http.send(payload).await,
+            Transport::Grpc(grpc) => grpc.send(payload).await,
         }
     }
 }

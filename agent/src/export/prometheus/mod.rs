@@ -248,6 +248,10 @@ fn write_agent(snapshot: &Snapshot, out: &mut Writer) {
     }
     let uptime = snapshot.at.duration_since(snapshot.start).unwrap_or_default();
     out.family(&metric::AGENT_UPTIME).sample(&none, uptime.as_secs_f64());
+    for (metric, points) in attributes::families(&snapshot.measured) {
+        let mut family = out.family(metric);
+        points.iter().for_each(|(attributes, value)| family.sample(&none.with(attributes), *value));
+    }
     let version = none.with(&[(a::SERVICE_VERSION, env!("CARGO_PKG_VERSION").into())]);
     out.family(&metric::AGENT_INFO).sample(&version, 1u64);
 }

@@ -75,6 +75,8 @@ impl Labels {
             match value {
                 Value::Text(text) => escape(&mut labels.0, text, true),
                 Value::Number(number) => labels.push(*number),
+                Value::Float(number) => labels.push(*number),
+                Value::Flag(flag) => labels.push(*flag),
             }
             labels.0.push('"');
         }

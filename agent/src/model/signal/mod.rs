@@ -8,6 +8,8 @@ mod batch;
 mod execution;
 mod finding;
 mod interval;
+mod notice;
+mod outgoing;
 mod plan;
 mod text;
 
@@ -20,6 +22,8 @@ pub use batch::{Batch, Ledger, Reason, Sifted};
 pub use execution::{Cause, Execution, Sampling, Seen, Situation};
 pub use finding::{Finding, Severity, Topic};
 pub use interval::{Interval, Pace};
+pub use notice::{Notice, NoticeKind};
+pub use outgoing::Outgoing;
 pub use plan::{Change, Plan, PlanFacts, PlanId, PlanSource, PlanText};
 pub use text::{TextField, TextMut};
 

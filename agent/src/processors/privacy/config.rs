@@ -76,8 +76,10 @@ pub enum Field {
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
     /// What it is called where it was found, e.g. `employee_id`.
+    #[schemars(example = &"employee_id")]
     pub name: Arc<str>,
     /// A regular expression (syntax of the Rust crate regex: no look-around, no back-references).
+    #[schemars(example = &"E[0-9]{6}")]
     pub regex: String,
 }
 

@@ -192,7 +192,7 @@ fn positives() -> Vec<(Class, Vec<String>)> {
         "::ffff:10.0.0.1",
     ]);
     let secrets = vec![
-        ["AK", "IA", "IOSFODNN7EXAMPL3"].concat(),
+        ["AK", "IA", "QZ7W2KX9V4M8R3T6"].concat(),
         ["NR", "AK-", "ABCDEFGHIJKLMNOPQRSTUVWX123"].concat(),
         ["0123456789abcdef0123456789abcdef0123", "NRAL"].concat(),
         ["gh", "p_", "aBcDeFgHiJkLmNoPqRsTuVwXyZ0123456789"].concat(),

@@ -13,11 +13,13 @@ use crate::model::{Problem, Record, signal::Execution};
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Its name, shown in `sampling.rule`.
+    #[schemars(example = &"reports")]
     pub name: Arc<str>,
     /// Rules with a higher one are tried first.
     #[serde(default)]
     pub priority: i32,
     /// Share to keep, from 0 to 1.
+    #[schemars(example = 0.5)]
     pub sample_rate: f64,
     /// Executions to keep in a minute at most; 0 for no such limit.
     #[serde(default)]
@@ -32,8 +34,10 @@ pub struct Rule {
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// What is compared.
+    #[schemars(example = &"avg_duration_ms")]
     pub attribute: Attribute,
     /// How.
+    #[schemars(example = &"gt")]
     pub operator: Operator,
     /// With what; not needed for `exists`.
     #[serde(default)]

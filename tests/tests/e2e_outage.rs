@@ -94,7 +94,7 @@ fn an_outage_and_two_kills_lose_nothing_that_was_kept() {
     for life in 0..3 {
         let agent = agent(port, state.path());
         agent.wait_visible(server.pid()).unwrap();
-        let client = server.client("postgres").unwrap();
+        let mut client = server.client("postgres").unwrap();
         for number in 0..FAILURES {
             client.query(&format!("SELECT {number} / 0")).unwrap_err();
         }

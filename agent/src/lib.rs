@@ -5,8 +5,10 @@
 pub mod aggregate;
 pub mod capture;
 pub mod cli;
+pub mod collect;
 pub mod config;
 pub mod discovery;
+pub mod enrich;
 pub mod export;
 pub mod health;
 pub mod model;

@@ -38,10 +38,18 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// With `--capture STRATEGY` (auto, boundary, socket), and an HTTP address that no other agent has.
+    /// With `--capture STRATEGY` (auto, boundary, socket), and an HTTP address that no other agent has. It watches and asks no database, so that nothing
+    /// moves but the load.
     pub fn capture(strategy: &str) -> AgentOptions {
         let arguments = vec!["--capture".into(), strategy.into()];
-        AgentOptions { arguments, configuration: Some(String::new()), ..AgentOptions::default() }
+        let configuration = Some("collect:\n  enabled: false\n".to_owned());
+        AgentOptions { arguments, configuration, ..AgentOptions::default() }
+    }
+
+    /// Asks databases, too, more often than usual; `settings` are further lines below `collect`.
+    pub fn collecting(settings: &str) -> AgentOptions {
+        let intervals = "  activity_interval: 500ms\n  statements_interval: 1s\n  server_interval: 1s\n  tables_interval: 2s\n  settings_interval: 1s\n";
+        AgentOptions { configuration: Some(format!("collect:\n{intervals}{settings}")), ..AgentOptions::default() }
     }
 }
 
@@ -140,6 +148,13 @@ impl Agent {
         let (code, body) = http::get(self.address, "/status")?;
         ensure!(code == 200, "GET /status: {code} {body}");
         Status::parse(&body)
+    }
+
+    /// Its metrics now, as Prometheus reads them.
+    pub fn metrics(&self) -> Result<String> {
+        let (code, body) = http::get(self.address, "/metrics")?;
+        ensure!(code == 200, "GET /metrics: {code} {body}");
+        Ok(body)
     }
 
     /// Its status once no count has moved for 600 ms: everything that was under way has arrived.

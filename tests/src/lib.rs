@@ -10,6 +10,7 @@ pub mod extension;
 pub mod http;
 pub mod layout;
 pub mod load;
+pub mod metrics;
 pub mod oracle;
 pub mod process;
 pub mod random_sql;

@@ -75,6 +75,9 @@ pub struct InstanceStatus {
     pub losses: BTreeMap<String, u64>,
     /// Rows of statistics.
     pub statements: Vec<StatementStatus>,
+    /// What the database said of itself, where it is asked.
+    #[serde(default)]
+    pub collect: serde_json::Value,
 }
 
 /// Transactions of one server.
@@ -130,6 +133,9 @@ pub struct StatementStatus {
     pub p99_us: f64,
     /// Microseconds.
     pub max_us: f64,
+    /// What the server and the kernel know of it, where the server is asked.
+    #[serde(default)]
+    pub known: serde_json::Value,
 }
 
 impl Status {

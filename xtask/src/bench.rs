@@ -32,6 +32,8 @@ enum Benchmark {
     Scale,
     /// What a query costs more with the extension pg_querylens, beside nothing, pg_stat_statements and auto_explain.
     Querylens,
+    /// What asking a database costs the database.
+    Collect,
     /// The protocol machines on recorded traffic, on one core.
     Wire,
     /// The normaliser on statements of about 120 bytes, on one core.
@@ -47,6 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Benchmark::Fidelity => on_servers("fidelity", &options.options),
         Benchmark::Scale => on_servers("scale", &options.options),
         Benchmark::Querylens => of_extension(&options.options),
+        Benchmark::Collect => on_servers("collect", &options.options),
         Benchmark::Wire => with_criterion("wire", &options.options),
         Benchmark::Sql => with_criterion("sql", &options.options),
         Benchmark::Pipeline => with_criterion("pipeline", &options.options),

@@ -1,13 +1,14 @@
 //! `querylens discover`: what was found, where it listens, and what is visible or why not.
 
-use std::{io::Write, process::ExitCode};
+use std::{collections::HashMap, io::Write, process::ExitCode, sync::Arc};
 
 use serde::Serialize;
 
 use super::{Common, DEGRADED, FINE, UNUSABLE, table};
 use crate::{
+    health::Collect,
     model::{Container, Instance, Listen, Pooler, WireState, printable},
-    runtime::survey::{Survey, survey},
+    runtime::survey::{Survey, explain, survey},
 };
 
 /// Find the database servers on this host and tell what is visible of them
@@ -18,6 +19,9 @@ pub(super) struct Args {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Log in to each server once, and tell which questions could be asked of it and why not better ones
+    #[arg(long)]
+    explain: bool,
 }
 
 #[derive(Serialize)]
@@ -31,10 +35,12 @@ struct Row<'a> {
     listen: &'a [Listen],
     container: Option<&'a Container>,
     wire: &'a WireState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collect: Option<Collect>,
 }
 
 impl<'a> Row<'a> {
-    fn new(instance: &'a Instance, wire: &'a WireState) -> Row<'a> {
+    fn new(instance: &'a Instance, wire: &'a WireState, collect: Option<Collect>) -> Row<'a> {
         Row {
             engine: instance.engine.name(),
             pooler: instance.pooler,
@@ -45,14 +51,27 @@ impl<'a> Row<'a> {
             listen: &instance.listen,
             container: instance.container.as_ref(),
             wire,
+            collect,
         }
     }
 }
 
 /// Exit code 0 if all that was found is visible, 1 if something is hidden or could not be looked at, 2 if nothing is visible.
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let survey = survey(&args.common.load()?);
-    let rows: Vec<Row<'_>> = survey.servers.iter().map(|(instance, wire)| Row::new(instance, wire)).collect();
+    let config = args.common.load()?;
+    let survey = survey(&config);
+    let explained = match args.explain && config.collect.enabled {
+        true => explain(&config, survey.servers.iter().map(|(instance, _)| Arc::clone(instance)))?,
+        false => HashMap::new(),
+    };
+    let rows: Vec<Row<'_>> = survey
+        .servers
+        .iter()
+        .map(|server| {
+            let collect = explained.get(&server.0.key).map(|collected| Collect::new(collected, None));
+            Row::new(&server.0, &server.1, collect)
+        })
+        .collect();
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &rows)?;
         writeln!(out)?;
@@ -87,9 +106,47 @@ fn text(survey: &Survey, rows: &[Row<'_>], out: &mut dyn Write) -> anyhow::Resul
             .collect();
         table::write(out, ["ENGINE", "VERSION", "PID", "LISTEN", "CONTAINER", "WIRE"], &cells)?;
     }
+    rows.iter()
+        .filter_map(|row| Some((row, row.collect.as_ref()?)))
+        .try_for_each(|(row, collect)| explanation(row, collect, out))?;
     for unseen in &survey.unseen {
         let pid = unseen.pid.map_or_else(|| "some processes".to_owned(), |pid| format!("process {pid}"));
         writeln!(out, "{pid} ({}) could not be looked at: {}", printable(&unseen.name), unseen.verdict.reason())?;
+    }
+    Ok(())
+}
+
+/// How the agent would log in to a server, and where each question would stand.
+fn explanation(row: &Row<'_>, collect: &Collect, out: &mut dyn Write) -> anyhow::Result<()> {
+    let name = row.pooler.map_or(row.engine, Pooler::name);
+    writeln!(
+        out,
+        "\n{name}, process {}: {}",
+        row.pid,
+        match &collect.login {
+            Some(way) => format!("logs in through {way}"),
+            None => "no login, so all is known from the wire only".to_owned(),
+        }
+    )?;
+    for attempt in collect.attempts.iter().filter(|attempt| attempt.verdict != "ok") {
+        let (what, reason) = (printable(&attempt.what), printable(&attempt.reason));
+        writeln!(out, "  {what}: {}: {reason}", attempt.verdict)?;
+    }
+    let cells: Vec<[String; 3]> = collect
+        .questions
+        .iter()
+        .map(|question| {
+            let above: Vec<String> =
+                question.above.iter().map(|above| format!("not {}: {}", above.what, above.reason)).collect();
+            [format!("  {}", question.name), question.rung.clone(), above.join("; ")]
+        })
+        .collect();
+    if !cells.is_empty() {
+        table::write(out, ["  QUESTION", "RUNG", "WHY NOT BETTER"], &cells)?;
+    }
+    if !collect.remedy.is_empty() {
+        writeln!(out, "  An administrator can grant what is missing:")?;
+        collect.remedy.iter().try_for_each(|statement| writeln!(out, "    {};", printable(statement)))?;
     }
     Ok(())
 }

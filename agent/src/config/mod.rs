@@ -22,7 +22,7 @@ mod tree;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{aggregate, capture, discovery, export, health, model::Problem, processors, store};
+use crate::{aggregate, capture, collect, discovery, export, health, model::Problem, processors, store};
 
 pub use capture::Choice;
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -44,7 +44,9 @@ pub struct Config {
     pub capture: capture::Config,
     /// How much is remembered about statements and sessions.
     pub aggregate: aggregate::Config,
-    /// What happens to signals before they leave.
+    /// What databases are asked, and as whom.
+    pub collect: collect::Config,
+    /// What happens to signals before they leave, and what keeps databases from being asked.
     pub processors: processors::Config,
     /// What leaves the agent, and to where.
     pub export: export::Config,
@@ -60,6 +62,7 @@ impl Config {
         beneath("discovery", self.discovery.check())
             .chain(beneath("capture", self.capture.check()))
             .chain(beneath("aggregate", self.aggregate.check()))
+            .chain(beneath("collect", self.collect.check()))
             .chain(beneath("processors", self.processors.check()))
             .chain(beneath("state", self.state.check()))
             .chain(beneath("export", self.export.check()))

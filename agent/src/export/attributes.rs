@@ -1,9 +1,12 @@
 //! What every exit says about a server, a statement and a failure, under the names of the catalogue.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use crate::model::{
-    Code, Digest, Instance, Listen, Measured, SessionCounts, SessionState, StatementSnapshot,
+    self, Code, Collected, Digest, Instance, Listen, Measured, SessionCounts, SessionState, StatementSnapshot,
     names::{Metric, attribute as a},
 };
 
@@ -72,6 +75,16 @@ impl From<u16> for Value<'_> {
 
 /// Attributes with their names, in the order in which they are emitted.
 pub(super) type Attributes<'a> = Vec<(&'static str, Value<'a>)>;
+
+/// Points of metrics that a database keeps itself, by the metric's name.
+pub(super) fn collected(collected: &Collected) -> HashMap<&'static str, Vec<(Attributes<'_>, model::Value)>> {
+    let mut metrics: HashMap<_, Vec<_>> = HashMap::new();
+    for point in collected.points.values().flat_map(|points| points.iter()) {
+        let attributes = point.attributes.iter().map(|(name, value)| (*name, Value::from(&**value))).collect();
+        metrics.entry(point.metric.name).or_default().push((attributes, point.value));
+    }
+    metrics
+}
 
 /// Where a server is reached: the first TCP socket, else the first Unix socket (semantic conventions, server.address). A wildcard
 /// address is replaced by the host's name, since it is no address that anyone could use.

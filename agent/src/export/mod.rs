@@ -2,6 +2,7 @@
 
 mod attributes;
 pub mod console;
+mod enriched;
 pub mod file;
 pub mod host;
 pub mod otlp;

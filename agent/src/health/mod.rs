@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod audit;
+pub mod collected;
 pub mod cost;
 pub mod http;
+pub mod known;
 pub mod status;
 
 use std::{
@@ -14,6 +16,8 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use collected::Collect;
+pub use known::Known;
 pub use status::Status;
 
 /// The agent's HTTP end points: `/metrics`, `/status`, `/health/live`, `/health/ready`.

@@ -4,6 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration, time::UNIX_EPOCH}
 
 use serde::{Deserialize, Serialize};
 
+use super::{Collect, Known};
 use crate::model::{
     self, AgentStats, Code, Ending, Engine, InstanceSnapshot, SessionCounts, Snapshot, StatementSnapshot,
     TransactionStats, Verdict,
@@ -103,6 +104,9 @@ pub struct Instance {
     pub outliers: Vec<Outlier>,
     /// Statements by total time, heaviest first.
     pub statements: Vec<Statement>,
+    /// What the database said of itself; absent where nobody asks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collect: Option<Collect>,
 }
 
 /// Transactions of a server that lasted longer than a statement.
@@ -231,6 +235,9 @@ pub struct Statement {
     pub estimated: u64,
     /// Executions whose text was cut.
     pub truncated: u64,
+    /// What the server and the kernel know of it; absent where nobody asks the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
 }
 
 impl Status {
@@ -246,7 +253,15 @@ impl Status {
             uptime_s: snapshot.at.duration_since(snapshot.start).unwrap_or_default().as_secs_f64(),
             agent: agent(&snapshot.agent),
             features: snapshot.features.iter().map(feature).collect(),
-            instances: snapshot.instances.iter().map(|server| instance(server, top)).collect(),
+            instances: snapshot
+                .instances
+                .iter()
+                .map(|server| {
+                    let collected = snapshot.collected.get(&server.instance.key);
+                    let collect = collected.map(|collected| Collect::new(collected, top));
+                    Instance { collect, ..instance(server, top) }
+                })
+                .collect(),
         }
     }
 }
@@ -315,6 +330,7 @@ fn instance(server: &InstanceSnapshot, top: Option<usize>) -> Instance {
         transactions: transactions(&server.transactions),
         outliers: server.outliers.iter().map(outlier).collect(),
         statements: heaviest.into_iter().map(statement).collect(),
+        collect: None,
     }
 }
 
@@ -375,6 +391,7 @@ fn statement(row: &StatementSnapshot) -> Statement {
         first_byte_mean_us: micros(stats.first_byte.get()),
         estimated: stats.estimated,
         truncated: stats.truncated,
+        known: stats.known.as_deref().map(Known::new),
     }
 }
 
@@ -390,7 +407,7 @@ fn by_code(codes: impl Iterator<Item = (Option<Code>, u64)>) -> BTreeMap<String,
     codes.map(|(code, count)| (Code::error_type(code).into_owned(), count)).collect()
 }
 
-fn counts(losses: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+pub(super) fn counts(losses: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
     losses.iter().map(|(cause, count)| ((*cause).to_owned(), *count)).collect()
 }
 
@@ -398,7 +415,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e6
 }
 
@@ -431,6 +448,8 @@ mod tests {
         assert_eq!(status["features"], json!([{ "name": "ring_buffer", "verdict": "ok", "reason": "" }]));
         let mut first = status["instances"][0].clone();
         let statements = first.as_object_mut().unwrap().remove("statements").unwrap();
+        let collect = first.as_object_mut().unwrap().remove("collect").unwrap();
+        assert_eq!(collect["joined"], json!({ "matched": 6, "ambiguous": 2, "unmatched": 1 }));
         for quantile in ["p50_us", "p99_us"] {
             let value = first.as_object_mut().unwrap().remove(quantile).unwrap().as_f64().unwrap();
             let truth = if quantile == "p50_us" { 3_000.0 } else { 2_000_000.0 };
@@ -465,6 +484,11 @@ mod tests {
                 "prepares": 4, "failed_prepares": 0, "rows_sent": 300, "rows_affected": 7, "bytes_in": 1000, "bytes_out": 50000,
                 "total_ms": 2051.0, "mean_us": 341_833.333, "max_us": 2_000_000.0, "first_byte_mean_us": 400.0,
                 "estimated": 2, "truncated": 1,
+                "known": {
+                    "join": "matched", "source": "pg_stat_statements", "ids": ["-77"], "calls": 6, "exec_ms": 51.0,
+                    "waits_ms": { "Lock": 4000.0 }, "cpu_ms": 1500.0, "run_queue_ms": 20.0, "block_io_ms": 10.0,
+                    "read_bytes": 8192, "written_bytes": null,
+                },
             })
         );
         let container = &status["instances"][1]["container"];

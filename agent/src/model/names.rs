@@ -127,6 +127,10 @@ attributes! {
     TRANSACTION_OUTCOME = "querylens.transaction.outcome", "How the transaction ended: committed or rolled_back; the latter also with its connection";
     WIRE_STRATEGY = "querylens.wire.strategy", "How the agent attaches to the server: boundary, socket, syscall or none";
     LOSS_CAUSE = "querylens.loss.cause", "Why something was lost, cut or refused";
+    BLOCK_STATE = "querylens.block.state", "What was done to a block: hit, read, dirtied, written; temp_read and temp_written for temporary files";
+    WAIT_CLASS = "querylens.wait.class", "Class of what a session waits for, in the server's words; `CPU` for nothing";
+    DISK_IO_DIRECTION = "disk.io.direction", "`read` or `write`";
+    JOIN = "querylens.join", "Whether the server's count of a statement was found: matched, ambiguous or unmatched";
     SESSION_TRANSPORT = "querylens.session.transport", "Over what the sessions seen so far came: unix, tcp, tcp+unix or none";
     // Points: the processors.
     PROCESSOR = "querylens.processor", "Stage of the chain of processors";
@@ -182,48 +186,29 @@ attributes! {
 mod groups {
     use super::attribute as a;
 
-    pub(super) const STATEMENT: &[&str] = &[
-        a::DB_SYSTEM_NAME,
-        a::DB_NAMESPACE,
-        a::USER_NAME,
-        a::DB_OPERATION_NAME,
-        a::DB_COLLECTION_NAME,
-        a::DB_QUERY_SUMMARY,
-        a::QUERY_FINGERPRINT,
-    ];
-    pub(super) const STATEMENT_IO: &[&str] = &[
-        a::DB_SYSTEM_NAME,
-        a::DB_NAMESPACE,
-        a::USER_NAME,
-        a::DB_OPERATION_NAME,
-        a::DB_COLLECTION_NAME,
-        a::DB_QUERY_SUMMARY,
-        a::QUERY_FINGERPRINT,
-        a::NETWORK_IO_DIRECTION,
-    ];
-    pub(super) const STATEMENT_ERRORS: &[&str] = &[
-        a::DB_SYSTEM_NAME,
-        a::DB_NAMESPACE,
-        a::USER_NAME,
-        a::DB_OPERATION_NAME,
-        a::DB_COLLECTION_NAME,
-        a::DB_QUERY_SUMMARY,
-        a::QUERY_FINGERPRINT,
-        a::DB_RESPONSE_STATUS_CODE,
-        a::ERROR_TYPE,
-    ];
-    pub(super) const STATEMENT_DURATION: &[&str] = &[
-        a::DB_SYSTEM_NAME,
-        a::DB_NAMESPACE,
-        a::USER_NAME,
-        a::DB_OPERATION_NAME,
-        a::DB_COLLECTION_NAME,
-        a::DB_QUERY_SUMMARY,
-        a::QUERY_FINGERPRINT,
-        a::DB_QUERY_TEXT,
-        a::DB_RESPONSE_STATUS_CODE,
-        a::ERROR_TYPE,
-    ];
+    /// Attributes of a statement, and more.
+    macro_rules! statement {
+        ($($more:ident),*) => {
+            &[
+                a::DB_SYSTEM_NAME,
+                a::DB_NAMESPACE,
+                a::USER_NAME,
+                a::DB_OPERATION_NAME,
+                a::DB_COLLECTION_NAME,
+                a::DB_QUERY_SUMMARY,
+                a::QUERY_FINGERPRINT,
+                $(a::$more),*
+            ]
+        };
+    }
+
+    pub(super) const STATEMENT: &[&str] = statement!();
+    pub(super) const STATEMENT_IO: &[&str] = statement!(NETWORK_IO_DIRECTION);
+    pub(super) const STATEMENT_ERRORS: &[&str] = statement!(DB_RESPONSE_STATUS_CODE, ERROR_TYPE);
+    pub(super) const STATEMENT_DURATION: &[&str] = statement!(DB_QUERY_TEXT, DB_RESPONSE_STATUS_CODE, ERROR_TYPE);
+    pub(super) const STATEMENT_BLOCKS: &[&str] = statement!(BLOCK_STATE);
+    pub(super) const STATEMENT_WAITS: &[&str] = statement!(WAIT_CLASS);
+    pub(super) const STATEMENT_DISK: &[&str] = statement!(DISK_IO_DIRECTION);
     pub(super) const SERVER: &[&str] = &[
         a::SERVICE_VERSION,
         a::PROCESS_PID,
@@ -261,6 +246,34 @@ metrics! {
         "Executions whose duration is an estimate, because several replies shared one write", g::STATEMENT;
     STATEMENT_TRUNCATED = "querylens.statement.truncated", "{execution}", Counter,
         "Executions whose text was cut by the capture limit", g::STATEMENT;
+    STATEMENT_SERVER_CALLS = "querylens.statement.server.calls", "{call}", Counter,
+        "Executions that the server itself counted since the agent's first look", g::STATEMENT;
+    STATEMENT_SERVER_TIME = "querylens.statement.server.time", "s", Counter,
+        "Time of execution that the server itself measured", g::STATEMENT;
+    STATEMENT_PLANNING_TIME = "querylens.statement.planning.time", "s", Counter,
+        "Time of planning, where the server measures it", g::STATEMENT;
+    STATEMENT_BLOCKS = "querylens.statement.blocks", "{block}", Counter,
+        "Blocks that executions used, by what was done to them", g::STATEMENT_BLOCKS;
+    STATEMENT_BLOCK_TIME = "querylens.statement.block.time", "s", Counter,
+        "Time of reading and writing blocks, where the server measures it", g::STATEMENT;
+    STATEMENT_WAL = "querylens.statement.wal", "By", Counter,
+        "Write-ahead log that executions wrote", g::STATEMENT;
+    STATEMENT_EXAMINED_ROWS = "querylens.statement.examined_rows", "{row}", Counter,
+        "Rows that executions looked at, where the server counts them", g::STATEMENT;
+    STATEMENT_WAIT_TIME = "querylens.statement.wait.time", "s", Counter,
+        "Time in waits, and under `CPU` without one, estimated from looks at the sessions", g::STATEMENT_WAITS;
+    STATEMENT_CPU_TIME = "querylens.statement.cpu.time", "s", Counter,
+        "CPU time of executions, counted by the kernel and charged by looks at the sessions", g::STATEMENT;
+    STATEMENT_RUN_QUEUE_TIME = "querylens.statement.run_queue.time", "s", Counter,
+        "Time that executions waited for a CPU, counted and charged likewise", g::STATEMENT;
+    STATEMENT_BLOCK_IO_TIME = "querylens.statement.block_io.time", "s", Counter,
+        "Time that executions waited for block devices, counted and charged likewise", g::STATEMENT;
+    STATEMENT_CONTEXT_SWITCHES = "querylens.statement.context_switches", "{switch}", Counter,
+        "Times that executions were put on a CPU, counted and charged likewise", g::STATEMENT;
+    STATEMENT_MAJOR_FAULTS = "querylens.statement.major_faults", "{fault}", Counter,
+        "Page faults of executions that read from a device, counted and charged likewise", g::STATEMENT;
+    STATEMENT_DISK_IO = "querylens.statement.disk.io", "By", Counter,
+        "Bytes that executions read from and sent towards storage, counted and charged likewise", g::STATEMENT_DISK;
     STATEMENT_INFO = "querylens.statement", "", Info,
         "Text of a statement, by fingerprint", &[a::DB_SYSTEM_NAME, a::QUERY_FINGERPRINT, a::DB_QUERY_TEXT];
     SERVER_SESSIONS = "querylens.server.sessions", "{session}", UpDownCounter,
@@ -278,6 +291,8 @@ metrics! {
         "Losses that hit the server's sessions, by cause", &[a::DB_SYSTEM_NAME, a::LOSS_CAUSE];
     SERVER_VISIBLE = "querylens.server.visible", "{server}", UpDownCounter,
         "1 if the agent sees the server's wire, else 0", &[a::DB_SYSTEM_NAME, a::WIRE_STRATEGY];
+    SERVER_JOINED = "querylens.server.joined", "{execution}", UpDownCounter,
+        "Executions on the wire by whether the server's count of their statements was found", &[a::DB_SYSTEM_NAME, a::JOIN];
     SERVER_INFO = "querylens.server", "", Info,
         "Facts about a server, by service.instance.id", g::SERVER;
     AGENT_CPU_TIME = "querylens.agent.cpu.time", "s", Counter,

@@ -2,14 +2,16 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 
-use super::{ByCode, Digest, Ending, Histogram, Instance, Timestamp, Verdict, names::Metric};
+use super::{
+    ByCode, Collected, Digest, Ending, Enrichment, Histogram, Instance, ServerKey, Timestamp, Verdict, names::Metric,
+};
 
 /// A sum of durations of which only the mean is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub struct StatementStats {
     pub estimated: u64,
     /// Executions whose text was cut by the capture limit.
     pub truncated: u64,
+    /// What its server and the kernel know of it, where the server is asked.
+    pub known: Option<Box<Enrichment>>,
 }
 
 impl StatementStats {
@@ -112,6 +116,9 @@ impl StatementStats {
         self.prepares += other.prepares;
         self.estimated += other.estimated;
         self.truncated += other.truncated;
+        if let Some(known) = &other.known {
+            self.known.get_or_insert_default().merge(known);
+        }
     }
 
     /// What was counted since `earlier`, an older state of these statistics.
@@ -145,6 +152,8 @@ impl StatementStats {
             failed_prepares,
             estimated: self.estimated.saturating_sub(earlier.estimated),
             truncated: self.truncated.saturating_sub(earlier.truncated),
+            // What the server says has times of its own.
+            known: None,
         }
     }
 
@@ -298,6 +307,8 @@ pub struct Snapshot {
     pub start: SystemTime,
     /// The servers that run now, ordered by engine and pid.
     pub instances: Vec<InstanceSnapshot>,
+    /// What those servers said of themselves, that are asked.
+    pub collected: HashMap<ServerKey, Collected>,
     /// The agent itself.
     pub agent: AgentStats,
     /// Kernel features and what else was probed at start, by name.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    AgentStats, ByCode, Code, Container, Digest, Engine, Instance, InstanceSnapshot, Listen, ServerKey, SessionCounts,
-    Snapshot, StatementSnapshot, StatementStats, TransactionStats, WireState,
+    AgentStats, ByCode, Code, Collected, Container, Digest, Engine, Enrichment, Instance, InstanceSnapshot, Joined,
+    KernelUse, Listen, ServerCounters, ServerKey, SessionCounts, Snapshot, StatementSnapshot, StatementStats,
+    TransactionStats, WireState,
 };
 
 /// Characters that each format has to escape or replace.
@@ -43,6 +44,32 @@ pub(crate) fn busy_statement() -> StatementSnapshot {
     stats.first_byte.add(1, Duration::from_micros(400));
     (stats.rows_sent, stats.rows_affected, stats.bytes_in, stats.bytes_out) = (300, 7, 1_000, 50_000);
     (stats.prepares, stats.estimated, stats.truncated) = (4, 2, 1);
+    let time = Duration::from_millis;
+    stats.known = Some(Box::new(Enrichment {
+        join: super::Join::Matched,
+        server: Some(ServerCounters {
+            calls: 6,
+            exec_time: time(51),
+            plan_time: time(2),
+            shared_hit: 60,
+            io_time: time(3),
+            wal_bytes: 512,
+            rows_examined: 900,
+            ..ServerCounters::default()
+        }),
+        source: Some("pg_stat_statements"),
+        ids: vec!["-77".into()],
+        waits: BTreeMap::from([("Lock".into(), time(4_000))]),
+        kernel: Some(KernelUse {
+            on_cpu: time(1_500),
+            run_queue: time(20),
+            switches: 33,
+            block_io: Some(time(10)),
+            major_faults: 5,
+            read_bytes: Some(8_192),
+            written_bytes: None,
+        }),
+    }));
     row
 }
 
@@ -116,6 +143,7 @@ pub(crate) fn with_statements(statements: Vec<StatementSnapshot>) -> Snapshot {
         at: UNIX_EPOCH + Duration::from_millis(1_700_000_060_500),
         start: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         instances: vec![first, other_server()],
+        collected: Default::default(),
         agent: AgentStats {
             cpu: Duration::from_millis(1_250),
             program_time: Some(Duration::from_millis(75)),
@@ -130,5 +158,8 @@ pub(crate) fn with_statements(statements: Vec<StatementSnapshot>) -> Snapshot {
 
 /// Everything at once.
 pub(crate) fn busy() -> Snapshot {
-    with_statements(vec![busy_statement(), statement("bench", "app", 0xbeef, "COMMIT")])
+    let mut busy = with_statements(vec![busy_statement(), statement("bench", "app", 0xbeef, "COMMIT")]);
+    let joined = Some(Joined { matched: 6, ambiguous: 2, unmatched: 1 });
+    busy.collected.insert(busy.instances[0].instance.key, Collected { joined, ..Collected::default() });
+    busy
 }

@@ -6,7 +6,9 @@
 
 mod admin;
 mod clock;
+mod collect;
 mod exit;
+mod gate;
 mod intervals;
 mod keeping;
 mod outside;
@@ -38,7 +40,9 @@ use crate::{
     discovery::Discovery,
     health::cost::Cost,
     model::{AgentStats, Record, Snapshot},
+    processors::breaker,
 };
+use collect::Collection;
 use pipeline::{Answer, Command, Pipeline};
 use servers::{Costs, Request, Servers};
 use signals::Board;
@@ -99,6 +103,7 @@ pub struct Runtime {
     board: Board,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
+    collection: Option<Collection>,
     pipeline: JoinHandle<()>,
     servers: JoinHandle<()>,
 }
@@ -112,11 +117,15 @@ pub struct Snapshots {
     board: Board,
     commands: SyncSender<Command>,
     requests: SyncSender<Request>,
+    collection: Option<Collection>,
 }
 
 impl Runtime {
-    /// Loads the programs and starts the threads. Servers that run already are found within the first moments.
-    pub fn start(config: &Config) -> Result<Runtime, Error> {
+    /// Loads the programs and starts the threads. Servers that run already are found within the first moments; where `gate` lets them be asked, they are,
+    /// unless the configuration wants none asked.
+    pub fn start(config: &Config, gate: Option<&breaker::Gate>) -> Result<Runtime, Error> {
+        let gate = gate.filter(|_| config.collect.enabled);
+        let collection = gate.map(|gate| Collection::new(config, gate.clone()));
         let (control, ring, counters) = Control::open(&config.capture).map_err(|refused| refused.error)?;
         let features = control.features().clone();
         let rescan = Rescan::default();
@@ -137,6 +146,7 @@ impl Runtime {
             requests: request_queue,
             pipeline: commands.clone(),
             rescan,
+            collection: collection.clone(),
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         Ok(Runtime {
@@ -146,6 +156,7 @@ impl Runtime {
             board: Board::default(),
             commands,
             requests,
+            collection,
             pipeline: thread("ql-pipeline").spawn(move || pipeline.run())?,
             servers: thread("ql-servers").spawn(move || servers.run())?,
         })
@@ -160,6 +171,7 @@ impl Runtime {
             board: self.board.clone(),
             commands: self.commands.clone(),
             requests: self.requests.clone(),
+            collection: self.collection.clone(),
         }
     }
 
@@ -167,12 +179,19 @@ impl Runtime {
     pub async fn stop(self) -> Result<Snapshot, Error> {
         let snapshots = self.snapshots();
         let costs = snapshots.costs().await?;
+        let collection = self.collection.as_ref();
+        let mut collected = collection.map(|collection| collection.collected(&mut [])).unwrap_or_default();
+        if let Some(collection) = collection {
+            collection.stop();
+        }
         let _ = self.requests.send(Request::Stop);
         let joined = |thread: JoinHandle<()>| tokio::task::spawn_blocking(move || thread.join());
         let _ = joined(self.servers).await;
         let answer = snapshots.ask(Command::Finish).await?;
         let _ = joined(self.pipeline).await;
-        Ok(snapshots.assemble(answer, costs))
+        let mut snapshot = snapshots.assemble(answer, costs);
+        collect::join(&mut snapshot.instances, &mut collected);
+        Ok(Snapshot { collected, ..snapshot })
     }
 }
 
@@ -214,16 +233,21 @@ impl Snapshots {
         let mut losses = costs.losses;
         losses.insert("undecodable", answer.undecodable);
         losses.extend(self.exported.get());
+        losses.extend(self.collection.iter().map(|collection| ("circuits_forgotten", collection.circuits_forgotten())));
         let mut agent =
             AgentStats { program_time: costs.program_time, records: answer.records, losses, ..AgentStats::default() };
         match Cost::read() {
             Ok(cost) => cost.store(&mut agent),
             Err(error) => tracing::warn!(%error, "the agent's own cost could not be read"),
         }
+        let mut instances = answer.instances;
+        let collection = self.collection.as_ref();
+        let collected = collection.map(|collection| collection.collected(&mut instances)).unwrap_or_default();
         Snapshot {
             at: SystemTime::now(),
             start: self.start,
-            instances: answer.instances,
+            instances,
+            collected,
             agent,
             features: self.features.rows().map(|(name, verdict)| (name, verdict.clone())).to_vec(),
             measured: self.board.read(),

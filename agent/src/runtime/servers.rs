@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     Rescan,
+    collect::Collection,
     pipeline::{Command, Notice},
 };
 use crate::{
@@ -58,6 +59,8 @@ pub(super) struct Servers {
     pub(super) requests: Receiver<Request>,
     pub(super) pipeline: SyncSender<Command>,
     pub(super) rescan: Rescan,
+    /// Who asks the servers, if anybody does.
+    pub(super) collection: Option<Collection>,
 }
 
 impl Servers {
@@ -124,6 +127,9 @@ impl Servers {
                     if wire != plan {
                         self.tell(Command::Rewire { slot, wire });
                     }
+                    if let Some(collection) = &self.collection {
+                        collection.found(&instance);
+                    }
                     known.insert(instance.key, Known { slot, instance, at_boundary: false });
                 }
                 Change::Updated(instance) => {
@@ -132,12 +138,18 @@ impl Servers {
                         self.control.update(server.slot, &instance, || discovery.backends(pid));
                         server.instance = Arc::clone(&instance);
                         let slot = server.slot;
+                        if let Some(collection) = &self.collection {
+                            collection.updated(&instance);
+                        }
                         self.tell(Command::Update { slot, instance });
                     }
                 }
                 Change::Gone(key) => {
                     if let Some(server) = known.remove(&key) {
                         info!(server = %server.instance.label(), pid = key.pid, "server gone");
+                        if let Some(collection) = &self.collection {
+                            collection.gone(key);
+                        }
                         self.control.unwatch(server.slot);
                         self.tell(Command::Remove { slot: server.slot });
                     }

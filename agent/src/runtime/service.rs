@@ -84,10 +84,10 @@ pub async fn serve(loaded: Loaded, reload: Reload) -> Result<(), ServiceError> {
     let config = loaded.config;
     // Before the stages: a second agent must not get as far as attaching anything.
     let prepared = Prepared::new(&config).await?;
-    let runtime = Runtime::start(&config)?;
+    let gate = Gate::new(config.processors.circuit_breaker.clone());
+    let runtime = Runtime::start(&config, Some(&gate))?;
     let keeping = Keeping::open(&config.state);
     let states = keeping.load();
-    let gate = Gate::new(config.processors.circuit_breaker.clone());
     let mut lasting = Lasting { snapshots: runtime.snapshots(), gate, keeping, states, stores: Default::default() };
     let mut outside = prepared.start(&mut lasting)?;
     let audit = Arc::new(Audit::open(&config.state.directory));
@@ -163,6 +163,7 @@ fn acceptable(reload: &Reload, current: &Config, why: &'static str, audit: &Audi
     keep("discovery", wanted.discovery != current.discovery);
     keep("capture", wanted.capture != current.capture);
     keep("aggregate", wanted.aggregate != current.aggregate);
+    keep("collect", wanted.collect != current.collect);
     keep("state", wanted.state != current.state);
     keep("health.admin_socket", wanted.health.admin_socket != current.health.admin_socket);
     keep("processors.circuit_breaker", wanted.processors.circuit_breaker != current.processors.circuit_breaker);
@@ -172,6 +173,7 @@ fn acceptable(reload: &Reload, current: &Config, why: &'static str, audit: &Audi
     wanted.discovery = current.discovery.clone();
     wanted.capture = current.capture.clone();
     wanted.aggregate = current.aggregate.clone();
+    wanted.collect = current.collect.clone();
     wanted.state = current.state.clone();
     wanted.health.admin_socket = current.health.admin_socket.clone();
     wanted.processors.circuit_breaker = current.processors.circuit_breaker.clone();
@@ -282,7 +284,8 @@ pub async fn watch<T>(
     every: Duration,
     show: impl AsyncFnOnce(watch::Receiver<Arc<Snapshot>>) -> T,
 ) -> Result<T, ServiceError> {
-    let runtime = Runtime::start(config)?;
+    // Only what costs the databases nothing.
+    let runtime = Runtime::start(config, None)?;
     let snapshots = runtime.snapshots();
     let (sender, receiver) = watch::channel(Arc::new(snapshots.take().await?));
     let feeder = tokio::spawn(async move {

@@ -1,12 +1,15 @@
 //! One look at the host without watching it: what `discover` and `doctor` tell.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, io, sync::Arc, time::Instant};
+
+use tokio::task::JoinSet;
 
 use crate::{
     capture::{Control, Features},
+    collect::{Collector, Open},
     config::Config,
     discovery::{Discovery, Unseen},
-    model::{Instance, WireState},
+    model::{Collected, Instance, ServerKey, WireState},
 };
 
 /// What there is and what could be seen of it.
@@ -38,4 +41,27 @@ pub fn survey(config: &Config) -> Survey {
         servers,
         unseen: discovery.unseen().cloned().collect(),
     }
+}
+
+/// Logs in to each server once, and tells what could be asked of it. All connections are closed when this returns.
+pub fn explain(
+    config: &Config,
+    servers: impl IntoIterator<Item = Arc<Instance>>,
+) -> io::Result<HashMap<ServerKey, Collected>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let collect = Arc::new(config.collect.clone());
+    Ok(runtime.block_on(async {
+        let mut looks = JoinSet::new();
+        for instance in servers {
+            let key = instance.key;
+            let proc_root = config.discovery.proc_root.clone();
+            let (collector, answers) = Collector::new(instance, Arc::clone(&collect), proc_root, Arc::new(Open));
+            looks.spawn(async move {
+                let collected = collector.explain().await;
+                drop(answers);
+                (key, collected)
+            });
+        }
+        looks.join_all().await.into_iter().collect()
+    }))
 }

@@ -77,6 +77,7 @@ fn snapshot(secs: u64, scale: u64) -> Snapshot {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let long = format!("SELECT id, name FROM items WHERE {} id = $1", "price > $2 AND ".repeat(20));
     Snapshot {
+        collected: Default::default(),
         at: start + Duration::from_secs(secs),
         start,
         instances: vec![

@@ -19,8 +19,9 @@ use tonic::{
 use super::{
     Payload, Signal,
     config::{Compression, Config},
-    transport::{Accepted, Failure, Pem, SetupError, headers, readable, with_causes},
+    transport::{Accepted, Failure, Pem, SetupError, headers, readable},
 };
+use crate::model::with_causes;
 
 /// Most bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 << 10;

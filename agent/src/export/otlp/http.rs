@@ -15,8 +15,9 @@ use super::{
     Payload,
     config::{Compression, Config},
     retry::retry_after,
-    transport::{Accepted, Failure, Pem, SetupError, headers, readable, with_causes},
+    transport::{Accepted, Failure, Pem, SetupError, headers, readable},
 };
+use crate::model::with_causes;
 
 /// Most bytes of an answer that are read; a real one has less than a hundred.
 const MAX_ANSWER: usize = 64 << 10;

@@ -21,9 +21,11 @@ use crate::{
     export::{
         Host, OperationDurationName, Selection,
         attributes::{self, Attributes, Value, cut},
+        enriched,
     },
     model::{
-        Code, Histogram, Instance, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
+        Code, Collected, Histogram, Instance, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
+        database_names,
         histogram::{OFFSET, SCALE},
         names::{AGENT, Instrument, Metric, RECEIVE, TRANSMIT, attribute as a, metric},
     },
@@ -71,14 +73,20 @@ impl Builder {
         for (server, rows) in snapshot.instances.iter().zip(statements) {
             let start = *self.starts.entry(server.instance.key).or_insert(since);
             let span = Span { start: nanos(start), end: nanos(snapshot.at) };
-            resources.push(self.server(server, &rows, span));
+            resources.push(self.server(server, &rows, snapshot.collected.get(&server.instance.key), span));
         }
         let span = Span { start: nanos(snapshot.start), end: nanos(snapshot.at) };
         resources.push(self.agent(snapshot, span));
         ExportMetricsServiceRequest { resource_metrics: resources }
     }
 
-    fn server(&self, server: &InstanceSnapshot, rows: &[Cow<'_, StatementSnapshot>], span: Span) -> ResourceMetrics {
+    fn server(
+        &self,
+        server: &InstanceSnapshot,
+        rows: &[Cow<'_, StatementSnapshot>],
+        collected: Option<&Collected>,
+        span: Span,
+    ) -> ResourceMetrics {
         let engine = server.instance.engine.name();
 
         let mut out = Metrics { span, system: Some(engine), metrics: Vec::new() };
@@ -103,6 +111,15 @@ impl Builder {
         out.number(&metric::SERVER_LOSSES, by_cause(&server.losses));
         let visible = u64::from(server.wire.state == "visible");
         out.number(&metric::SERVER_VISIBLE, [(vec![(a::WIRE_STRATEGY, server.wire.strategy.into())], visible)]);
+        let joined = collected.and_then(|collected| collected.joined);
+        out.number(
+            &metric::SERVER_JOINED,
+            joined.iter().flat_map(|joined| joined.named()).map(|(join, count)| (vec![(a::JOIN, join.into())], count)),
+        );
+        let mut collected = collected.map(attributes::collected).unwrap_or_default();
+        for metric in database_names::all() {
+            out.number(metric, collected.remove(metric.name).unwrap_or_default());
+        }
         resource_metrics(self.server_resource(&server.instance), out)
     }
 
@@ -161,6 +178,18 @@ impl Builder {
             points.into_iter().filter(|(_, bytes)| *bytes > 0)
         });
         out.number(&metric::STATEMENT_IO, io);
+
+        let enriched: Vec<_> =
+            rows.iter().filter_map(|row| Some((row, enriched::points(row.stats.known.as_deref()?)))).collect();
+        for metric in enriched::METRICS {
+            let points = enriched.iter().flat_map(|(row, points)| {
+                let own = points.iter().filter(|(own, _, _)| own.name == metric.name);
+                own.map(|(_, more, value)| {
+                    (attributes::statement(row).into_iter().chain(more.clone()).collect::<Attributes<'_>>(), *value)
+                })
+            });
+            out.number(metric, points);
+        }
     }
 
     fn agent(&self, snapshot: &Snapshot, span: Span) -> ResourceMetrics {
@@ -258,6 +287,15 @@ impl From<u64> for Number {
 impl From<f64> for Number {
     fn from(number: f64) -> Number {
         Number(number_data_point::Value::AsDouble(number))
+    }
+}
+
+impl From<model::Value> for Number {
+    fn from(value: model::Value) -> Number {
+        Number(match value {
+            model::Value::Int(number) => number_data_point::Value::AsInt(number),
+            model::Value::Double(number) => number_data_point::Value::AsDouble(number),
+        })
     }
 }
 

@@ -110,20 +110,6 @@ pub(super) fn readable(text: &str) -> String {
     text.trim().to_owned()
 }
 
-/// An error with its causes, which both clients hide behind "transport error".
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 /// Either protocol.
 #[derive(Debug)]
 pub(super) enum Transport {

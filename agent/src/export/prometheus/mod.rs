@@ -6,6 +6,7 @@
 //! statement that are zero are left out.
 
 mod buckets;
+mod collected;
 #[cfg(test)]
 mod parse;
 mod text;
@@ -23,6 +24,7 @@ use crate::model::{
 use super::{
     Host, OperationDurationName, Selection,
     attributes::{self, cut},
+    enriched,
 };
 
 pub use buckets::Buckets;
@@ -95,6 +97,8 @@ impl Exporter {
         self.write_statements(&servers, &mut out);
         self.write_transactions(&servers, &mut out);
         write_servers(&servers, &mut out);
+        write_joined(&servers, snapshot, &mut out);
+        collected::write(&servers, snapshot, &mut out);
         write_agent(snapshot, &mut out);
         out.finish()
     }
@@ -149,6 +153,19 @@ impl Exporter {
             for (direction, bytes) in [(RECEIVE, row.stats.bytes_in), (TRANSMIT, row.stats.bytes_out)] {
                 let labels = labels.with(&[(a::NETWORK_IO_DIRECTION, direction.into())]);
                 family.sample_unless_zero(&labels, bytes);
+            }
+        }
+
+        let statements = servers.iter().flat_map(|server| &server.statements);
+        let enriched: Vec<_> = statements
+            .filter_map(|(labels, row)| Some((labels, enriched::points(row.stats.known.as_deref()?))))
+            .collect();
+        for metric in enriched::METRICS {
+            let mut family = out.family(metric);
+            for (labels, points) in &enriched {
+                for (_, more, value) in points.iter().filter(|(own, _, _)| own.name == metric.name) {
+                    family.sample(&labels.with(more), *value);
+                }
             }
         }
 
@@ -230,6 +247,16 @@ fn write_servers(servers: &[Server<'_>], out: &mut Writer) {
         facts.push((a::WIRE_STRATEGY, server.wire.strategy.into()));
         facts.push((a::SESSION_TRANSPORT, server.transport.into()));
         family.sample(&labels.with(&facts), 1u64);
+    }
+}
+
+fn write_joined(servers: &[Server<'_>], snapshot: &Snapshot, out: &mut Writer) {
+    let mut family = out.family(&metric::SERVER_JOINED);
+    for Server { server, labels, .. } in servers {
+        let joined = snapshot.collected.get(&server.instance.key).and_then(|collected| collected.joined);
+        for (join, executions) in joined.iter().flat_map(|joined| joined.named()) {
+            family.sample(&labels.with(&[(a::JOIN, join.into())]), executions);
+        }
     }
 }
 

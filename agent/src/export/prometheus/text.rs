@@ -186,6 +186,8 @@ fn unit(ucum: &str) -> Option<&'static str> {
     match ucum {
         "s" => Some("seconds"),
         "By" => Some("bytes"),
+        "ms" => Some("milliseconds"),
+        "ns" => Some("nanoseconds"),
         _ => None,
     }
 }

@@ -44,7 +44,7 @@ const BACKOFFS: std::ops::RangeInclusive<HumanDuration> =
 impl Default for Config {
     fn default() -> Config {
         Config {
-            failure_threshold: 5,
+            failure_threshold: 3,
             success_threshold: 3,
             open_state_timeout: HumanDuration::from_secs(30),
             max_backoff: HumanDuration::from_secs(900),

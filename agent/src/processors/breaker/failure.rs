@@ -30,6 +30,8 @@ pub enum Failure {
     Resources,
     /// Somebody waited for a lock because of the question, or it for somebody.
     Locks,
+    /// The question has cost the server more than it may.
+    Cost,
     /// Anything else.
     Other,
 }
@@ -39,7 +41,7 @@ pub enum Failure {
 pub(super) enum Scope {
     /// The question, after several failures in a row.
     Question,
-    /// The question, at once: asking again soon cannot help.
+    /// The question, at once: asking again soon cannot help, or is too dear.
     Feature,
     /// Every question to this server, after several failures in a row.
     Instance,
@@ -123,12 +125,13 @@ impl Failure {
             Failure::Unsupported => "unsupported",
             Failure::Resources => "resources",
             Failure::Locks => "locks",
+            Failure::Cost => "cost",
             Failure::Other => "other",
         }
     }
 
     /// All of them.
-    pub const ALL: [Failure; 11] = [
+    pub const ALL: [Failure; 12] = [
         Failure::Timeout,
         Failure::Connection,
         Failure::TooManyConnections,
@@ -139,6 +142,7 @@ impl Failure {
         Failure::Unsupported,
         Failure::Resources,
         Failure::Locks,
+        Failure::Cost,
         Failure::Other,
     ];
 
@@ -149,6 +153,7 @@ impl Failure {
             |scope, backoff: Option<u64>| Response { scope, backoff: backoff.map(Duration::from_secs), longest: None };
         match self {
             Failure::MissingObject => feature(30 * MINUTE),
+            Failure::Cost => feature(5 * MINUTE),
             Failure::NotLoaded | Failure::PermissionDenied => feature(HOUR),
             Failure::Unsupported => feature(24 * HOUR),
             Failure::Connection => plain(Scope::Instance, Some(30)),

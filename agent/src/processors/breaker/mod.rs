@@ -299,6 +299,11 @@ impl Breaker {
         all
     }
 
+    /// Servers whose circuits were forgotten for want of room.
+    pub fn evicted(&self) -> u64 {
+        self.servers.evicted()
+    }
+
     fn each(&self, mut see: impl FnMut(Uuid, Option<&Arc<str>>, &Circuit)) {
         for (instance, server) in self.servers.iter() {
             see(*instance, None, &server.whole);
@@ -343,7 +348,7 @@ impl Breaker {
         measures.tell(&m::CIRCUIT_RECOVERY_ATTEMPTS, attempts as f64);
         measures.tell(&m::CIRCUIT_RECOVERIES, recoveries as f64);
         measures.tell(&m::CIRCUIT_RECOVERY_TIME, time.as_secs_f64());
-        measures.tell(&m::CIRCUIT_EVICTIONS, self.servers.evicted() as f64);
+        measures.tell(&m::CIRCUIT_EVICTIONS, self.evicted() as f64);
         for failure in Failure::ALL {
             measures.tell_by(
                 &m::CIRCUIT_FAILURES,

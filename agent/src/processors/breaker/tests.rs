@@ -29,14 +29,14 @@ fn ask(breaker: &mut Breaker, now: Timestamp, instance: Uuid, question: &str, ou
 }
 
 #[test]
-fn opens_after_five_failures_in_a_row_and_closes_after_three_canaries() {
+fn opens_after_three_failures_in_a_row_and_closes_after_three_canaries() {
     let mut breaker = Breaker::new(Config::default());
     let failed = Outcome::Failed(Failure::Other);
-    for _ in 0..4 {
+    for _ in 0..2 {
         assert!(matches!(ask(&mut breaker, at(0.0), A, "activity", failed), Admission::Go { .. }));
     }
     ask(&mut breaker, at(0.0), A, "activity", OK);
-    for _ in 0..5 {
+    for _ in 0..3 {
         assert!(ask(&mut breaker, at(0.0), A, "activity", failed).is_granted());
     }
     let Admission::Refused { until, why } = breaker.admit(at(1.0), A, "activity") else { panic!("not open") };
@@ -59,7 +59,7 @@ fn opens_after_five_failures_in_a_row_and_closes_after_three_canaries() {
 fn a_failed_canary_doubles_the_wait_up_to_the_longest() {
     let mut breaker = Breaker::new(Config::default());
     let failed = Outcome::Failed(Failure::Locks);
-    (0..5).for_each(|_| {
+    (0..3).for_each(|_| {
         ask(&mut breaker, at(0.0), A, "q", failed);
     });
     let mut now = at(0.0);

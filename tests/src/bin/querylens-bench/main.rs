@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use querylens_tests::process::end_on_signals;
 
 mod calibration;
+mod collect;
 mod criterion;
 mod extension;
 mod fidelity;
@@ -38,6 +39,8 @@ enum Benchmark {
     Scale(scale::Options),
     /// What a query costs more with the extension pg_querylens, beside nothing, pg_stat_statements and auto_explain; about 20 minutes.
     Querylens(extension::Options),
+    /// What asking costs a database with 10,000 statements, 1,000 tables and 200 sessions; about 5 minutes.
+    Collect(collect::Options),
     /// Tell what a bench of criterion has measured.
     Criterion(criterion::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Benchmark::Fidelity(options) => fidelity::run(options),
         Benchmark::Scale(options) => scale::run(options),
         Benchmark::Querylens(options) => extension::run(options),
+        Benchmark::Collect(options) => collect::run(options),
         Benchmark::Criterion(options) => criterion::run(options),
     };
     match outcome {

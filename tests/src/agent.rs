@@ -128,6 +128,11 @@ impl Agent {
         &mut self.process
     }
 
+    /// Where it serves its HTTP end points, unless its configuration has changed since.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its configuration file, where it has one.
     pub fn configuration(&self) -> PathBuf {
         self.dir.path().join("querylens.yaml")

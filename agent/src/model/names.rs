@@ -167,7 +167,6 @@ attributes! {
     PLAN_SEQ_SCAN = "db.query.plan.has_seq_scan", "Whether some table is read as a whole";
     PLAN_NESTED_LOOP = "db.query.plan.has_nested_loop", "Whether some join is a nested loop";
     PLAN_SPILLS = "db.query.plan.spills", "Whether a sort or hash went to disk";
-    WAIT_CLASS = "querylens.wait.class", "Class of what a session waits for, in the server's words";
     WAIT_EVENT = "querylens.wait.event", "What a session waits for, in the server's words";
     LASTING = "querylens.session.lasting", "Seconds since a session is in its state";
     BLOCKER_PROCESS = "querylens.blocker.process", "Process or thread of the session that is waited for";

@@ -38,7 +38,7 @@ fn identities(major: u32) {
     let table = fs::read_to_string(layout::checkout().join("pg_querylens/tests/identity.txt")).unwrap();
     let mut client = extended.client().unwrap();
     let lines: Vec<&str> = table.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
-    assert!(lines.len() % 3 == 0 && lines.len() / 3 >= 60, "{} lines", lines.len());
+    assert!(lines.len().is_multiple_of(3) && lines.len() / 3 >= 60, "{} lines", lines.len());
     let mut wrong = Vec::new();
     for case in lines.chunks(3) {
         let (kind, name) = case[0].split_once(':').unwrap();

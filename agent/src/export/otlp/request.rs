@@ -24,8 +24,8 @@ use crate::{
         enriched,
     },
     model::{
-        Code, Collected, Histogram, Instance, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot, StatementStats,
-        database_names,
+        self, Code, Collected, Histogram, Instance, InstanceSnapshot, ServerKey, Snapshot, StatementSnapshot,
+        StatementStats, database_names,
         histogram::{OFFSET, SCALE},
         names::{AGENT, Instrument, Metric, RECEIVE, TRANSMIT, attribute as a, metric},
     },

@@ -30,7 +30,7 @@ use super::{
     postgres::{self, tables::Tables},
     samples::Samples,
     schedule::{Backoff, Schedule},
-    session::Session,
+    session::{Connections, MAX_CONNECTIONS, Session},
     settings::Settings,
     statements::Statements,
 };
@@ -40,10 +40,8 @@ use crate::model::{Asked, Attempt, Collected, Engine, Instance, Question, Standi
 const FACTS_INTERVAL: Duration = Duration::from_secs(300);
 /// How often the waits of the last hour are summed up.
 const SHARES_INTERVAL: Duration = Duration::from_secs(10);
-/// Connections to one server.
-const MAX_CONNECTIONS: usize = 2;
-/// How long the agent waits for sessions that it gave up to end before it looks again.
-const ABANDONED_PAUSE: Duration = Duration::from_secs(5);
+/// How long the agent waits for connections that gave no answer to end before it looks again.
+const NO_PLACE_PAUSE: Duration = Duration::from_secs(5);
 /// After so long a connection, a lost one is made again soon.
 const STABLE: Duration = Duration::from_secs(60);
 
@@ -65,9 +63,7 @@ pub struct Collector {
     budgets: BTreeMap<Question, Budget>,
     /// The server's processes or threads; `None` until the first login, and where they cannot be seen.
     tasks: Option<Tasks>,
-    /// Processes or threads of the server that served connections which the agent has closed without an answer: a stopped one lives on, and counts
-    /// as a connection.
-    abandoned: Vec<i64>,
+    connections: Connections,
     started: Instant,
     /// When the waits were last summed up.
     shared: Option<Instant>,
@@ -109,7 +105,7 @@ impl Collector {
             fallen: Fallen::default(),
             budgets: BTreeMap::new(),
             tasks: None,
-            abandoned: Vec::new(),
+            connections: Connections::new(),
             started: Instant::now(),
             shared: None,
             database: None,
@@ -134,7 +130,7 @@ impl Collector {
                 info!(server = %self.instance.label(), %way, "logged in");
                 let end = self.watch(&way, &mut session).await;
                 // The connection ends before another one is made.
-                drop(session);
+                session.end().await;
                 self.published.send_modify(|collected| collected.login = None);
                 match end {
                     End::Unread => return,
@@ -168,16 +164,15 @@ impl Collector {
     async fn log_in(&mut self) -> Result<(Way, Session), Option<Held>> {
         let (ways, mut attempts) = login::ways(&self.config, &self.instance, &self.proc_root);
         let (mut found, mut held_back) = (None, None);
-        let abandoned = self.still_abandoned();
         for way in ways {
             let attempt = |verdict| Attempt { way: way.to_string(), verdict };
-            if let Err(held) = self.admit_login(abandoned) {
+            if let Err(held) = self.admit_login() {
                 attempts.push(attempt(Verdict::Broken(format!("not tried: {}", held.why))));
                 held_back = Some(held);
                 break;
             }
             let began = Instant::now();
-            let dialled = way.dial(self.database.as_deref()).await;
+            let dialled = way.dial(self.database.as_deref(), &self.connections).await;
             let asked = dialled.as_ref().map_or_else(|failure| failure.asked, |_| Asked::Answered);
             self.done(Question::Facts, asked, began.elapsed(), Duration::ZERO);
             match dialled {
@@ -242,12 +237,7 @@ impl Collector {
                 question => match self.turn(question, way, session, &facts).await {
                     Ok(Some(end)) => return end,
                     Ok(None) => {}
-                    Err(failure) => {
-                        if failure.asked == Asked::TimedOut {
-                            self.abandoned.extend(facts.task);
-                        }
-                        return End::Lost(failure);
-                    }
+                    Err(failure) => return End::Lost(failure),
                 },
             }
             schedule.done(question, Instant::now(), fastrand::f64());
@@ -311,20 +301,13 @@ impl Collector {
         })
     }
 
-    /// Whether another connection may be made, while so many that were given up are still there.
-    fn admit_login(&self, abandoned: usize) -> Result<(), Held> {
-        if abandoned >= MAX_CONNECTIONS {
-            let why = format!("{abandoned} sessions that gave no answer have not ended yet");
-            return Err(Held { pause: ABANDONED_PAUSE, why });
+    /// Whether a connection may be made: none of those before may still be waiting for an answer if it is the last one.
+    fn admit_login(&self) -> Result<(), Held> {
+        if self.connections.free() == 0 {
+            let why = format!("{MAX_CONNECTIONS} connections that gave no answer have not ended yet");
+            return Err(Held { pause: NO_PLACE_PAUSE, why });
         }
         self.admit(Question::Facts)
-    }
-
-    /// How many connections that the agent gave up still exist on the server.
-    fn still_abandoned(&mut self) -> usize {
-        let tasks = self.tasks.as_ref();
-        self.abandoned.retain(|task| tasks.is_some_and(|tasks| tasks.used(*task).is_some()));
-        self.abandoned.len()
     }
 
     /// A question that was admitted has ended after `took`, and cost the server `cpu`.
@@ -472,7 +455,7 @@ impl Collector {
             return Ok(None);
         }
         // Each other database takes a connection of its own.
-        let elsewhere = Some(way).filter(|_| self.still_abandoned() + 1 < MAX_CONNECTIONS);
+        let elsewhere = (way, &self.connections);
         let tasks = self.tasks.as_ref();
         self.tables.ask(session, &mut self.own, elsewhere, &facts.database, limit, tasks).await?;
         self.publish(Question::Tables, self.tables.points());

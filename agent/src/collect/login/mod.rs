@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::{net::UnixStream, time::timeout};
+use tokio::net::UnixStream;
 use tokio_postgres::{NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -23,7 +23,7 @@ use super::{
     config::{Config, Tls, TlsMode, User},
     failure::Failure,
     mysql, postgres,
-    session::{Client, LOGIN_LIMIT, Session},
+    session::{Client, Connections, Session},
 };
 use crate::model::{Asked, Attempt, Engine, Instance, Listen, Secret, Verdict};
 
@@ -190,17 +190,15 @@ fn configured(user: &User, instance: &Instance, root: &Path) -> Result<Way, Verd
 
 impl Way {
     /// Connects and logs in, to another database than usual if one is named (PostgreSQL).
-    pub(super) async fn dial(&self, database: Option<&str>) -> Result<Session, Failure> {
-        let dialling = async {
-            match self.engine {
-                Engine::Postgresql => self.dial_postgres(database).await.map(Client::Postgres),
-                Engine::Mysql | Engine::Mariadb => {
-                    self.dial_mysql().await.map(|client| Client::Mysql(Box::new(client)))
-                }
+    pub(super) async fn dial(&self, database: Option<&str>, connections: &Connections) -> Result<Session, Failure> {
+        let (way, database) = (self.clone(), database.map(str::to_owned));
+        let dialling = async move {
+            match way.engine {
+                Engine::Postgresql => way.dial_postgres(database.as_deref()).await.map(Client::Postgres),
+                Engine::Mysql | Engine::Mariadb => way.dial_mysql().await.map(|client| Client::Mysql(Box::new(client))),
             }
         };
-        let too_long = |_| Failure::fatal(Asked::TimedOut, format!("no login within {} s", LOGIN_LIMIT.as_secs()));
-        timeout(LOGIN_LIMIT, dialling).await.map_err(too_long)?.map(Session::new)
+        connections.open(dialling).await
     }
 
     fn password(&self) -> Option<&str> {
@@ -246,10 +244,7 @@ impl Way {
                 let connecting = run_as(self.identity, move |handle| {
                     let socket = socket::Reached::find(&root, &path)?;
                     let options = options.socket(Some(socket.path().display().to_string()));
-                    let limited =
-                        handle.block_on(async { timeout(LOGIN_LIMIT, mysql_async::Conn::new(options)).await });
-                    let too_long = |_| Failure::fatal(Asked::TimedOut, "the server does not answer");
-                    limited.map_err(too_long)?.map_err(Failure::from)
+                    handle.block_on(mysql_async::Conn::new(options)).map_err(Failure::from)
                 });
                 connecting.await??
             }

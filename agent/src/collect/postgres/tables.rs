@@ -16,7 +16,7 @@ use crate::{
         points::{Attribute, Points},
         postgres::server::INTERNAL,
         row::{Malformed, Rows},
-        session::Session,
+        session::{Connections, Session},
     },
     model::{
         Asked,
@@ -53,12 +53,12 @@ pub(in crate::collect) struct Tables {
 
 impl Tables {
     /// Asks the databases one after the other, for as long as a round may take; the next round goes on behind the last one. `current` is the one
-    /// that `session` is connected to, and the only one unless there is a `way` to others. One that does not answer does not hide the others.
+    /// that `session` is connected to; the `way` leads to the others while there is a place for a connection. One that does not answer does not hide the others.
     pub(in crate::collect) async fn ask(
         &mut self,
         session: &mut Session,
         own: &mut OwnStatements,
-        way: Option<&Way>,
+        (way, connections): (&Way, &Connections),
         current: &str,
         limit: usize,
         tasks: Option<&Tasks>,
@@ -69,10 +69,6 @@ impl Tables {
         let mut names: Vec<Arc<str>> = names.into_iter().flatten().collect();
         self.left_out = names.len().saturating_sub(MAX_DATABASES) as u64;
         names.truncate(MAX_DATABASES);
-        if way.is_none() {
-            self.left_out += names.iter().filter(|name| &***name != current).count() as u64;
-            names.retain(|name| &**name == current);
-        }
         self.by_database.retain(|name, _| names.contains(name));
         let behind = names.iter().position(|name| Some(name) > self.last.as_ref()).unwrap_or(0);
         names.rotate_left(behind);
@@ -81,14 +77,21 @@ impl Tables {
             if began.elapsed() > ROUND_LIMIT {
                 break;
             }
+            let elsewhere = &*name != current;
+            if elsewhere && connections.free() == 0 {
+                // The other connection waits for an answer that nobody waits for any more.
+                self.left_out += 1;
+                self.by_database.remove(&name);
+                continue;
+            }
             self.last = Some(Arc::clone(&name));
-            let other = way.filter(|_| &*name != current);
-            let asked = match other {
-                None => self.ask_one(session, own, &name, limit).await,
-                Some(way) => match way.dial(Some(&name)).await {
+            let asked = match elsewhere {
+                false => self.ask_one(session, own, &name, limit).await,
+                true => match way.dial(Some(&name), connections).await {
                     Ok(mut other) => {
                         let asked = self.ask_one(&mut other, own, &name, limit).await;
                         self.cpu += Tables::cost(&mut other, own, tasks).await.unwrap_or_default();
+                        other.end().await;
                         // The other connection's end is no end of this one.
                         asked.map_err(|failure| Failure { fatal: false, ..failure })
                     }

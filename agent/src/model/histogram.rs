@@ -5,15 +5,39 @@ use std::time::Duration;
 pub use agent_ebpf::histogram::{BUCKETS, OFFSET, SCALE};
 use agent_ebpf::histogram::{bucket, upper_bound};
 
-/// Counts per bucket, stored only between the lowest and the highest bucket in use.
+/// Durations by bucket. Keeps buckets that are in use only: a statement mostly fills a dozen, and one slow execution far from them adds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    first: usize,
-    counts: Vec<u64>,
+    /// Ascending.
+    filled: Vec<Filled>,
     count: u64,
     sum_nanos: u128,
     min_nanos: u64,
     max_nanos: u64,
+}
+
+/// A bucket in use and its count in one word: [`BUCKETS`] numbers fit the highest 8 bits; the count keeps 56, a billion a second for two years, and stops there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Filled(u64);
+
+/// Buckets for which room is made with the first, four octaves: what a statement fills in the course of hours is paid at once, so that memory does not creep.
+const ROOM: usize = 32;
+const COUNT_BITS: u32 = 56;
+const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
+const _: () = assert!(BUCKETS <= 1 << (u64::BITS - COUNT_BITS));
+
+impl Filled {
+    fn new(bucket: usize, count: u64) -> Filled {
+        Filled((bucket as u64) << COUNT_BITS | count.min(MAX_COUNT))
+    }
+
+    fn bucket(self) -> usize {
+        (self.0 >> COUNT_BITS) as usize
+    }
+
+    fn count(self) -> u64 {
+        self.0 & MAX_COUNT
+    }
 }
 
 impl Histogram {
@@ -33,7 +57,8 @@ impl Histogram {
         if count == 0 {
             return;
         }
-        buckets.iter().for_each(|(index, count)| self.add_bucket((*index).min(BUCKETS - 1), *count));
+        let filled = buckets.iter().filter(|(_, count)| *count > 0);
+        filled.for_each(|(index, count)| self.add_bucket((*index).min(BUCKETS - 1), *count));
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.min_nanos = if self.count == 0 { nanos(shortest) } else { self.min_nanos.min(nanos(shortest)) };
         self.max_nanos = self.max_nanos.max(nanos(longest));
@@ -41,18 +66,16 @@ impl Histogram {
         self.sum_nanos += sum.as_nanos();
     }
 
-    fn add_bucket(&mut self, index: usize, count: u64) {
-        if self.counts.is_empty() {
-            self.first = index;
-            self.counts.push(0);
-        } else if index < self.first {
-            let missing = self.first - index;
-            self.counts.splice(0..0, std::iter::repeat_n(0, missing));
-            self.first = index;
-        } else if index >= self.first + self.counts.len() {
-            self.counts.resize(index - self.first + 1, 0);
+    fn add_bucket(&mut self, bucket: usize, count: u64) {
+        match self.filled.binary_search_by_key(&bucket, |filled| filled.bucket()) {
+            Ok(at) => self.filled[at] = Filled::new(bucket, self.filled[at].count().saturating_add(count)),
+            Err(at) => {
+                if self.filled.is_empty() {
+                    self.filled.reserve_exact(ROOM);
+                }
+                self.filled.insert(at, Filled::new(bucket, count));
+            }
         }
-        self.counts[index - self.first] += count;
     }
 
     /// Adds all of `other`.
@@ -81,8 +104,9 @@ impl Histogram {
                 new.count += count - old;
             }
         }
-        let Some((last, _)) = new.buckets().last() else { return Histogram::default() };
-        let shortest = if new.first == 0 { 0 } else { upper_bound(new.first - 1) };
+        let (Some(first), Some(last)) = (new.filled.first(), new.filled.last()) else { return Histogram::default() };
+        let (first, last) = (first.bucket(), last.bucket());
+        let shortest = if first == 0 { 0 } else { upper_bound(first - 1) };
         new.min_nanos = shortest.max(self.min_nanos);
         new.max_nanos = if last == BUCKETS - 1 { self.max_nanos } else { upper_bound(last).min(self.max_nanos) };
         new.sum_nanos = self.sum_nanos.saturating_sub(earlier.sum_nanos);
@@ -118,9 +142,9 @@ impl Histogram {
         }
     }
 
-    /// Non-empty span as (bucket, count), lowest first; buckets in between may be zero. Bucket `b` has OTLP index `b + OFFSET`.
+    /// The buckets in use as (bucket, count), lowest first. Bucket `b` has OTLP index `b + OFFSET`.
     pub fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.counts.iter().enumerate().map(|(at, count)| (self.first + at, *count))
+        self.filled.iter().map(|filled| (filled.bucket(), filled.count()))
     }
 
     /// Mean of the natural logarithm of the durations in seconds, and the sum of squared deviations from it; each duration counts as the geometric middle of its
@@ -146,7 +170,7 @@ impl Histogram {
         let rank = (q.clamp(0.0, 1.0) * self.count as f64).max(1.0);
         let mut below = 0u64;
         for (index, count) in self.buckets() {
-            if count > 0 && (below + count) as f64 >= rank {
+            if (below + count) as f64 >= rank {
                 let low = if index == 0 { 0 } else { upper_bound(index - 1) };
                 let high = if index == BUCKETS - 1 { self.max_nanos } else { upper_bound(index) };
                 let within = (rank - below as f64) / count as f64;
@@ -202,10 +226,18 @@ mod tests {
         }
         let since = all.since(&before);
         assert_eq!((since.count(), since.sum()), (3, new.sum()));
-        let filled = |histogram: &Histogram| histogram.buckets().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
-        assert_eq!(filled(&since), filled(&new));
+        assert!(since.buckets().eq(new.buckets()), "{since:?}");
         let ratio = |a: Duration, b: Duration| (a.as_secs_f64() / b.as_secs_f64() - 1.0).abs();
         assert!(ratio(since.min(), new.min()) < 0.0906 && ratio(since.max(), new.max()) < 0.0906, "{since:?}");
+    }
+
+    #[test]
+    fn buckets_in_use_are_kept_and_no_others() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[(200, 3), (7, 0), (255, u64::MAX >> 8), (3, 1)], Duration::from_secs(1), Default::default());
+        histogram.add(&[(255, 9), (100, 5)], Duration::from_secs(1), Default::default());
+        let buckets: Vec<_> = histogram.buckets().collect();
+        assert_eq!(buckets, [(3, 1), (100, 5), (200, 3), (255, MAX_COUNT)]);
     }
 
     #[test]

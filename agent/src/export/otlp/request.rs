@@ -359,8 +359,12 @@ impl Metrics {
     fn histogram<'a, 'h>(&mut self, metric: &Metric, points: impl Iterator<Item = (Attributes<'a>, &'h Histogram)>) {
         let Span { start, end } = self.span;
         let points = points.map(|(attributes, histogram)| {
-            let mut buckets = histogram.buckets().peekable();
-            let first = buckets.peek().map_or(0, |(bucket, _)| *bucket as i32);
+            let first = histogram.buckets().next().map_or(0, |(bucket, _)| bucket);
+            let mut bucket_counts = Vec::new();
+            for (bucket, count) in histogram.buckets() {
+                bucket_counts.resize(bucket - first, 0);
+                bucket_counts.push(count);
+            }
             ExponentialHistogramDataPoint {
                 attributes: self.key_values(attributes),
                 start_time_unix_nano: start,
@@ -368,10 +372,7 @@ impl Metrics {
                 count: histogram.count(),
                 sum: Some(histogram.sum().as_secs_f64()),
                 scale: SCALE,
-                positive: Some(Buckets {
-                    offset: first + OFFSET,
-                    bucket_counts: buckets.map(|(_, count)| count).collect(),
-                }),
+                positive: Some(Buckets { offset: first as i32 + OFFSET, bucket_counts }),
                 min: Some(histogram.min().as_secs_f64()),
                 max: Some(histogram.max().as_secs_f64()),
                 ..ExponentialHistogramDataPoint::default()

@@ -46,9 +46,9 @@ impl AgentOptions {
         AgentOptions { arguments, configuration, ..AgentOptions::default() }
     }
 
-    /// Asks databases, too, more often than usual; `settings` are further lines below `collect`.
+    /// Asks databases, too, more often than usual, which may cost them more than usual; `settings` are further lines below `collect`.
     pub fn collecting(settings: &str) -> AgentOptions {
-        let intervals = "  activity_interval: 500ms\n  statements_interval: 1s\n  server_interval: 1s\n  tables_interval: 2s\n  settings_interval: 1s\n";
+        let intervals = "  activity_interval: 500ms\n  statements_interval: 1s\n  server_interval: 1s\n  tables_interval: 2s\n  settings_interval: 1s\n  max_cpu_percent: 100\n";
         AgentOptions { configuration: Some(format!("collect:\n{intervals}{settings}")), ..AgentOptions::default() }
     }
 }

@@ -70,7 +70,12 @@ pub(super) fn shares(
 }
 
 /// Sums up one look. The waits of the last hour are [`shares`].
-pub(super) fn sum_up(sessions: &[Seen], waiters: Vec<Waiter>, waits: Arc<[WaitShare]>) -> Activity {
+pub(super) fn sum_up(
+    sessions: &[Seen],
+    waiters: Vec<Waiter>,
+    waits: Arc<[WaitShare]>,
+    digest: impl Fn(&str) -> Option<Arc<Digest>>,
+) -> Activity {
     let mut groups = BTreeMap::new();
     for seen in sessions {
         let (class, event) = wait(seen);
@@ -85,7 +90,7 @@ pub(super) fn sum_up(sessions: &[Seen], waiters: Vec<Waiter>, waits: Arc<[WaitSh
     };
     Activity {
         sessions: groups.into_iter().map(group).collect(),
-        chains: with_roots(chains(waiters), sessions),
+        chains: with_sessions(chains(waiters), sessions, digest),
         ages: ages(sessions),
         waits,
     }
@@ -96,8 +101,12 @@ fn wait(seen: &Seen) -> (Arc<str>, Arc<str>) {
     seen.wait.clone().unwrap_or_else(|| (CPU.into(), CPU.into()))
 }
 
-/// Chains with what is known of their roots.
-fn with_roots(mut chains: Vec<BlockingChain>, sessions: &[Seen]) -> Vec<BlockingChain> {
+/// Chains with what is known of their sessions.
+fn with_sessions(
+    mut chains: Vec<BlockingChain>,
+    sessions: &[Seen],
+    digest: impl Fn(&str) -> Option<Arc<Digest>>,
+) -> Vec<BlockingChain> {
     if chains.is_empty() {
         return chains;
     }
@@ -106,6 +115,13 @@ fn with_roots(mut chains: Vec<BlockingChain>, sessions: &[Seen]) -> Vec<Blocking
         if let Some(root) = known.get(&chain.root) {
             chain.root_state = Some(Arc::clone(&root.state));
             chain.root_transaction = root.transaction;
+        }
+        for blocked in &mut chain.blocked {
+            if let Some(seen) = known.get(&blocked.session) {
+                blocked.database = seen.database.clone();
+                blocked.user = seen.user.clone();
+                blocked.digest = seen.statement.as_deref().and_then(&digest);
+            }
         }
     }
     chains
@@ -157,7 +173,7 @@ mod tests {
         let digest = |id: &str| (id == "7").then(|| Arc::new(Digest::command()));
         record(&sessions, &mut history, second);
         record(&sessions, &mut history, second * 2);
-        let activity = sum_up(&sessions, waiters, shares(&history, second, digest));
+        let activity = sum_up(&sessions, waiters, shares(&history, second, digest), digest);
         let counts: Vec<_> =
             activity.sessions.iter().map(|group| (&*group.state, &*group.wait_class, group.count)).collect();
         assert_eq!(counts, [("active", "CPU", 1), ("active", "Lock", 2), ("idle in transaction", "CPU", 1)]);

@@ -20,11 +20,10 @@ pub(super) struct Waiter {
     pub(super) lock: Option<Arc<str>>,
     pub(super) relation: Option<Arc<str>>,
     pub(super) waited: Duration,
-    pub(super) fingerprint: Option<String>,
 }
 
-/// Orders waiters by those that they wait for. One that waits for several roots stands in the chain of each of them. The roots' own state is
-/// filled in by who knows it.
+/// Orders waiters by those that they wait for. One that waits for several roots stands in the chain of each of them. What the sessions
+/// themselves are and do is filled in by who knows it.
 pub(super) fn chains(waiters: Vec<Waiter>) -> Vec<BlockingChain> {
     let mut waiters: BTreeMap<i64, Waiter> = waiters.into_iter().map(|waiter| (waiter.session, waiter)).collect();
     for waiter in waiters.values_mut() {
@@ -81,7 +80,9 @@ fn chain(
                     lock: waiter.lock.clone(),
                     relation: waiter.relation.clone(),
                     waited: waiter.waited,
-                    fingerprint: waiter.fingerprint.clone(),
+                    database: None,
+                    user: None,
+                    digest: None,
                 });
             }
         }

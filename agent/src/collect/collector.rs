@@ -485,7 +485,7 @@ impl Collector {
         } else {
             Arc::clone(&self.published.borrow().activity.waits)
         };
-        let activity = Arc::new(activity::sum_up(&seen, waiters, waits));
+        let activity = Arc::new(activity::sum_up(&seen, waiters, waits, |id| self.statements.digest(id).cloned()));
         self.published.send_modify(|collected| collected.activity = activity);
         self.lost("waits_folded", self.history.folded());
         self.lost("samples_omitted", self.samples.omitted());

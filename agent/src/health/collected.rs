@@ -291,7 +291,7 @@ fn chain(chain: &model::BlockingChain) -> Chain {
                 lock: owned(&blocked.lock),
                 relation: owned(&blocked.relation),
                 waited_ms: millis(blocked.waited),
-                fingerprint: blocked.fingerprint.clone(),
+                fingerprint: blocked.digest.as_ref().map(|digest| digest.hex()),
             })
             .collect(),
     }

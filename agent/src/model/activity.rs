@@ -49,8 +49,12 @@ pub struct Blocked {
     pub relation: Option<Arc<str>>,
     /// How long it has been waiting, as far as the server tells.
     pub waited: Duration,
-    /// Fingerprint of what it executes, 16 hexadecimal digits.
-    pub fingerprint: Option<String>,
+    /// Its database.
+    pub database: Option<Arc<str>>,
+    /// Its user.
+    pub user: Option<Arc<str>>,
+    /// What it executes; `None` where its text is not known.
+    pub digest: Option<Arc<Digest>>,
 }
 
 /// All that wait, directly or not, for one session.

@@ -13,7 +13,7 @@ use crate::{
     collect::{self, Collector},
     config::Config,
     enrich::enrich,
-    model::{Collected, Instance, InstanceSnapshot, ServerKey},
+    model::{Activity, Collected, Instance, InstanceSnapshot, ServerKey},
     processors::breaker,
 };
 
@@ -116,6 +116,14 @@ impl Collection {
         }
         join(servers, &mut collected);
         collected
+    }
+
+    /// The latest look at the sessions of each server.
+    pub(super) fn activity(&self) -> Vec<(Arc<Instance>, Arc<Activity>)> {
+        let state = self.lock();
+        let latest =
+            |running: &Running| (Arc::clone(&running.instance), Arc::clone(&running.answers.borrow().activity));
+        state.running.values().map(latest).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

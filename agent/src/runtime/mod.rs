@@ -5,6 +5,7 @@
 //! them for snapshots.
 
 mod admin;
+mod chains;
 mod clock;
 mod collect;
 mod exit;
@@ -39,7 +40,7 @@ use crate::{
     config::Config,
     discovery::Discovery,
     health::cost::Cost,
-    model::{AgentStats, Record, Snapshot},
+    model::{Activity, AgentStats, Instance, Record, Snapshot},
     processors::breaker,
 };
 use collect::Collection;
@@ -208,6 +209,11 @@ impl Snapshots {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.try_send(Command::Examples(reply)).is_ok();
         in_time(sent, answer).await.ok_or(Error::Stuck("pipeline"))
+    }
+
+    /// The latest look at who waits for whom, by server; empty where no server is asked.
+    fn blocking(&self) -> Vec<(Arc<Instance>, Arc<Activity>)> {
+        self.collection.as_ref().map(Collection::activity).unwrap_or_default()
     }
 
     /// The kernel should show one in so many executions that it counts. A full queue costs the change, not more: it is asked for again.

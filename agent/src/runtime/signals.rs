@@ -1,6 +1,6 @@
 //! Sends what was observed through the processors, and carries out what they want done.
 //!
-//! Each second the executions that were seen since the last one make a batch; every tenth brings the exact statistics too. What is left goes to the exits.
+//! Each second the executions that were seen since the last one, and who waits for whom, make a batch; every tenth brings the exact statistics too. What is left goes to the exits.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Snapshots, clock, exit::Orders, intervals::Intervals, keeping::Keeping};
+use super::{Snapshots, chains::Chains, clock, exit::Orders, intervals::Intervals, keeping::Keeping};
 use crate::{
     export::otlp,
     health::cost::{self, Cost},
@@ -91,6 +91,7 @@ pub(super) struct Signals {
     gate: Gate,
     snapshots: Snapshots,
     intervals: Intervals,
+    chains: Chains,
     keeping: Keeping,
     outlets: Vec<Outlet>,
     words: mpsc::Receiver<Word>,
@@ -127,6 +128,7 @@ impl Signals {
             gate,
             snapshots,
             intervals: Intervals::default(),
+            chains: Chains::default(),
             keeping,
             outlets,
             words,
@@ -174,6 +176,9 @@ impl Signals {
         if let Some(snapshot) = statistics {
             self.intervals.records(now, &snapshot).into_iter().for_each(|record| batch.push(record));
         }
+        let asked = self.snapshots.blocking();
+        let asked = asked.iter().map(|(instance, activity)| (instance, activity.chains.as_slice()));
+        self.chains.records(now, asked).into_iter().for_each(|record| batch.push(record));
         examples.into_iter().for_each(|record| batch.push(record));
         self.process(now, batch);
         if self.keeping.due() {
